@@ -4,7 +4,7 @@
 
 CXX      ?= g++
 BUILD    ?= build
-CXXFLAGS ?= -O3 -g1
+CXXFLAGS ?= -O2 -g1
 WARNINGS := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
 FLAGS     = -std=c++20 -I. $(WARNINGS) $(CXXFLAGS) $(SANITIZERS) -MMD -MP -pthread
 SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -23,7 +23,7 @@ FLAGS_avx2   := -march=x86-64-v3
 FLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
 FLAGS_neon   :=
 # Contract a*b+c; do not assume finite numbers: -inf masks and NaN losses must survive.
-KERNEL_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
+KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
 objects = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIBRARY  := $(call objects,$(filter-out kernels/cpu/%,$(wildcard engine/*.cpp kernels/*.cpp model/*.cpp tokenizer/*.cpp)))
