@@ -1,0 +1,63 @@
+// Construction of a device, and the operations that touch each element once.
+#include "engine/profile.h"
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/simd.h"
+
+namespace topolm::TOPOLM_ISA {
+
+#define TOPOLM_STRING2(x) #x
+#define TOPOLM_STRING(x) TOPOLM_STRING2(x)
+
+std::unique_ptr<Kernels> make_cpu_kernels(int threads) { return std::make_unique<CpuKernels>(threads); }
+
+CpuKernels::CpuKernels(int threads)
+    : pool_(threads), device_(TOPOLM_STRING(TOPOLM_ISA), pool_.threads()), workspace_(pool_.threads()) {}
+
+Device& CpuKernels::device() { return device_; }
+
+namespace {
+constexpr int64_t kChunk = 1 << 15;  // elements a task: 128 KB of fp32, a few microseconds of work
+}
+
+void CpuKernels::fill(const Tensor& out, float value) {
+  const Range range("fill");
+  float* const o = out.f32();
+  const int64_t n = out.elements();
+  pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
+    float* const p = o + task * kChunk;
+    sweep(min(kChunk, n - task * kChunk), [=](int64_t i, auto lanes) { store(p + i, splat(value), lanes); });
+  });
+}
+
+void CpuKernels::cast(const Tensor& out, const Tensor& in) {
+  const Range range("cast");
+  check_shape("cast", "in", in, out.shape);
+  const int64_t n = out.elements();
+  with_type(out, [&](auto* to) {
+    with_type(in, [&](auto* from) {
+      auto* const o = static_cast<decltype(to)>(out.data);
+      const auto* const x = static_cast<decltype(from)>(in.data);
+      pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
+        const int64_t begin = task * kChunk;
+        sweep(min(kChunk, n - begin),
+              [=](int64_t i, auto lanes) { store(o + begin + i, load(x + begin + i, lanes), lanes); });
+      });
+    });
+  });
+}
+
+void CpuKernels::add_scaled(const Tensor& out, const Tensor& in, float scale) {
+  const Range range("add_scaled");
+  check_shape("add_scaled", "in", in, out.shape);
+  float* const o = out.f32();
+  const float* const x = in.f32();
+  const int64_t n = out.elements();
+  pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
+    const int64_t begin = task * kChunk;
+    sweep(min(kChunk, n - begin), [=](int64_t i, auto lanes) {
+      store(o + begin + i, load(o + begin + i, lanes) + scale * load(x + begin + i, lanes), lanes);
+    });
+  });
+}
+
+}  // namespace topolm::TOPOLM_ISA

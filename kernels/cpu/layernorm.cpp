@@ -1,0 +1,140 @@
+// Layer normalisation without bias, alone or behind the residual addition; rows are independent.
+#include <cmath>
+
+#include "engine/profile.h"
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/simd.h"
+
+namespace topolm::TOPOLM_ISA {
+
+namespace {
+
+constexpr float kEpsilon = 1e-5f;
+constexpr int64_t kRows = 32;  // a task
+
+/// One row: mean, 1/deviation and the normalised output. Two passes over a row that is in the cache: the
+/// variance as E[x^2] - E[x]^2 would cancel for the large-mean units of a residual stream.
+template <class T>
+TOPOLM_INLINE void normalise(T* out, float* mean, float* rstd, const float* x, const float* weight,
+                             int64_t c) {
+  vfloat sums{};
+  sweep(c, [&](int64_t i, auto lanes) { sums += load(x + i, lanes); });
+  const float m = reduce_add(sums) / static_cast<float>(c);
+  vfloat squares{};
+  sweep(c - c % kLanes, [&](int64_t i, auto lanes) {
+    const vfloat d = load(x + i, lanes) - m;
+    squares += d * d;
+  });
+  float variance = reduce_add(squares);
+  for (int64_t i = c - c % kLanes; i < c; ++i) variance += (x[i] - m) * (x[i] - m);
+  const float r = 1.0f / std::sqrt(variance / static_cast<float>(c) + kEpsilon);
+  sweep(c, [&](int64_t i, auto lanes) {
+    store(out + i, (load(x + i, lanes) - m) * r * load(weight + i, lanes), lanes);
+  });
+  *mean = m;
+  *rstd = r;
+}
+
+void check_row_statistics(const char* operation, const Tensor& x, const Tensor& weight, const Tensor& mean,
+                          const Tensor& rstd) {
+  check_shape(operation, "weight", weight, {x.cols()});
+  check_shape(operation, "mean", mean, {x.rows()});
+  check_shape(operation, "rstd", rstd, {x.rows()});
+}
+
+}  // namespace
+
+void CpuKernels::layernorm_forward(const Tensor& out, const Tensor& mean, const Tensor& rstd, const Tensor& x,
+                                   const Tensor& weight) {
+  const Range range("layernorm");
+  check_shape("layernorm_forward", "out", out, x.shape);
+  check_row_statistics("layernorm_forward", x, weight, mean, rstd);
+  const int64_t n = x.rows(), c = x.cols();
+  const float *const in = x.f32(), *const w = weight.f32();
+  float *const m = mean.f32(), *const r = rstd.f32();
+  with_type(out, [&](auto* type) {
+    auto* const o = static_cast<decltype(type)>(out.data);
+    pool_.parallel_for(ceil_div(n, kRows), [=](int64_t task, int) {
+      for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i)
+        normalise(o + i * c, m + i, r + i, in + i * c, w, c);
+    });
+  });
+}
+
+void CpuKernels::residual_layernorm_forward(const Tensor& sum, const Tensor& out, const Tensor& mean,
+                                            const Tensor& rstd, const Tensor& residual, const Tensor& branch,
+                                            const Tensor& weight) {
+  const Range range("layernorm");
+  for (const auto& [name, t] : {std::pair{"sum", &sum}, {"out", &out}, {"branch", &branch}})
+    check_shape("residual_layernorm_forward", name, *t, residual.shape);
+  check_row_statistics("residual_layernorm_forward", residual, weight, mean, rstd);
+  const int64_t n = sum.rows(), c = sum.cols();
+  const float *const in = residual.f32(), *const w = weight.f32();
+  float *const s = sum.f32(), *const m = mean.f32(), *const r = rstd.f32();
+  with_type(out, [&](auto* out_type) {
+    with_type(branch, [&](auto* branch_type) {
+      auto* const o = static_cast<decltype(out_type)>(out.data);
+      const auto* const b = static_cast<decltype(branch_type)>(branch.data);
+      pool_.parallel_for(ceil_div(n, kRows), [=](int64_t task, int) {
+        for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i) {
+          sweep(c, [&](int64_t j, auto lanes) {
+            store(s + i * c + j, load(in + i * c + j, lanes) + load(b + i * c + j, lanes), lanes);
+          });
+          normalise(o + i * c, m + i, r + i, s + i * c, w, c);
+        }
+      });
+    });
+  });
+}
+
+// With xhat = (x - mean) * rstd and g = dout * weight:  dx = rstd * (g - mean(g) - xhat * mean(g * xhat)).
+void CpuKernels::layernorm_backward(const Tensor& dx, const Tensor& dweight, const Tensor& dout,
+                                    const Tensor& x, const Tensor& weight, const Tensor& mean,
+                                    const Tensor& rstd) {
+  const Range range("layernorm_backward");
+  check_shape("layernorm_backward", "dx", dx, x.shape);
+  check_shape("layernorm_backward", "dout", dout, x.shape);
+  check_shape("layernorm_backward", "dweight", dweight, weight.shape);
+  check_row_statistics("layernorm_backward", x, weight, mean, rstd);
+  const int64_t n = x.rows(), c = x.cols(), tasks = ceil_div(n, kRows);
+  const float *const in = x.f32(), *const w = weight.f32(), *const m = mean.f32(), *const r = rstd.f32();
+  float* const gradient = dx.f32();
+  float* const partial = workspace_.shared(tasks * c);  // one row of dweight a task, added up in task order
+  with_type(dout, [&](auto* type) {
+    const auto* const d = static_cast<decltype(type)>(dout.data);
+    pool_.parallel_for(tasks, [=](int64_t task, int) {
+      float* const dw = partial + task * c;
+      sweep(c, [&](int64_t j, auto lanes) { store(dw + j, vfloat{}, lanes); });
+      for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i) {
+        const auto* const di = d + i * c;
+        const float* const xi = in + i * c;
+        vfloat sum_g{}, sum_gx{};
+        sweep(c, [&](int64_t j, auto lanes) {
+          const vfloat dj = load(di + j, lanes), xhat = (load(xi + j, lanes) - m[i]) * r[i];
+          const vfloat g = dj * load(w + j, lanes);
+          sum_g += g;
+          sum_gx += g * xhat;
+          store(dw + j, load(dw + j, lanes) + dj * xhat, lanes);
+        });
+        const float mean_g = reduce_add(sum_g) / static_cast<float>(c);
+        const float mean_gx = reduce_add(sum_gx) / static_cast<float>(c);
+        float* const gi = gradient + i * c;
+        sweep(c, [&](int64_t j, auto lanes) {
+          const vfloat xhat = (load(xi + j, lanes) - m[i]) * r[i];
+          const vfloat g = load(di + j, lanes) * load(w + j, lanes);
+          store(gi + j, load(gi + j, lanes) + (g - mean_g - xhat * mean_gx) * r[i], lanes);
+        });
+      }
+    });
+  });
+  float* const dw = dweight.f32();
+  pool_.parallel_for(ceil_div(c, 64), [=](int64_t task, int) {
+    for (int64_t t = 0; t < tasks; ++t)
+      sweep(min(64, c - task * 64), [=](int64_t j, auto lanes) {
+        float* const p = dw + task * 64 + j;
+        store(p, load(p, lanes) + load(partial + t * c + task * 64 + j, lanes), lanes);
+      });
+  });
+}
+
+}  // namespace topolm::TOPOLM_ISA

@@ -1,0 +1,218 @@
+// Vectors of floats, as wide as the instruction set this file is compiled for (TOPOLM_ISA), with GCC's vector
+// extensions: the same source on AVX-512, AVX2, SSE2 and NEON, with g++ and clang++.
+//
+// Everything here lives in the instruction set's own namespace and is inlined: code compiled for AVX-512 must
+// never be what the linker keeps for a machine without it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "engine/tensor.h"
+
+#define TOPOLM_INLINE inline __attribute__((always_inline))
+
+namespace topolm::TOPOLM_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float vfloat __attribute__((vector_size(kLanes * 4)));
+typedef int32_t vint __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t vhalf __attribute__((vector_size(kLanes * 2)));
+
+/// How many lanes a load or store touches: all of them, known at compile time, or the first n.
+struct Full {};
+struct Partial {
+  int n;
+};
+
+/// Calls f(i, Full{}) for each whole vector of [0, n) and f(i, Partial{rest}) once for what is left.
+template <class F>
+TOPOLM_INLINE void sweep(int64_t n, F&& f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, Full{});
+  if (i < n) f(i, Partial{static_cast<int>(n - i)});
+}
+
+template <class To, class From>
+TOPOLM_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+TOPOLM_INLINE vfloat splat(float x) { return x - vfloat{}; }  // x - 0, not x + 0: keeps -0
+TOPOLM_INLINE vint splat(int32_t x) { return x - vint{}; }
+
+// ---- load and store, fp32 and bf16
+// -------------------------------------------------------------------------
+
+TOPOLM_INLINE vfloat load(const float* p, Full = {}) {
+  vfloat v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+/// Lanes past n are 0.
+TOPOLM_INLINE vfloat load(const float* p, Partial lanes) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes.n) - 1), p);
+#else
+  vfloat v{};
+  for (int i = 0; i < lanes.n; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
+TOPOLM_INLINE void store(float* p, vfloat v, Full = {}) { __builtin_memcpy(p, &v, sizeof v); }
+
+TOPOLM_INLINE void store(float* p, vfloat v, Partial lanes) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes.n) - 1), v);
+#else
+  for (int i = 0; i < lanes.n; ++i) p[i] = v[i];
+#endif
+}
+
+TOPOLM_INLINE vfloat widen(vhalf h) { return bit_cast<vfloat>(__builtin_convertvector(h, vint) << 16); }
+
+/// Round to nearest even; a NaN stays one.
+TOPOLM_INLINE vhalf narrow(vfloat v) {
+  const vint bits = bit_cast<vint>(v);
+  const vint rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return __builtin_convertvector(v == v ? rounded : vint{} + 0x7fc0, vhalf);
+}
+
+TOPOLM_INLINE vfloat load(const bf16* p, Full = {}) {
+  vhalf h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return widen(h);
+}
+
+TOPOLM_INLINE vfloat load(const bf16* p, Partial lanes) {
+  vhalf h{};
+  for (int i = 0; i < lanes.n; ++i) h[i] = p[i].bits;
+  return widen(h);
+}
+
+TOPOLM_INLINE void store(bf16* p, vfloat v, Full = {}) {
+  const vhalf h = narrow(v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+
+TOPOLM_INLINE void store(bf16* p, vfloat v, Partial lanes) {
+  const vhalf h = narrow(v);
+  for (int i = 0; i < lanes.n; ++i) p[i].bits = h[i];
+}
+
+TOPOLM_INLINE float to_float(float x) { return x; }
+TOPOLM_INLINE float to_float(bf16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+/// p[index[0]], p[index[1]], ...
+TOPOLM_INLINE vfloat gather(const float* p, vint index) {
+#if defined(__AVX512F__)
+  return _mm512_i32gather_ps(bit_cast<__m512i>(index), p, 4);
+#else
+  vfloat v;
+  for (int i = 0; i < kLanes; ++i) v[i] = p[index[i]];
+  return v;
+#endif
+}
+
+// ---- reductions, always in the same order
+// --------------------------------------------------------------------
+
+TOPOLM_INLINE float reduce_add(vfloat v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+TOPOLM_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
+TOPOLM_INLINE vfloat min(vfloat a, vfloat b) { return a < b ? a : b; }
+TOPOLM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+TOPOLM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+TOPOLM_INLINE float reduce_max(vfloat v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+  return lanes[0];
+}
+
+// ---- functions
+// -------------------------------------------------------------------------------------------------
+
+/// e^x within 2 ulp for x <= 88; 0 below -87; NaN stays NaN. Cody-Waite reduction, degree-6 Taylor-like
+/// polynomial.
+TOPOLM_INLINE vfloat exp(vfloat x) {
+  x = x > 88.0f ? splat(88.0f) : x;
+  const vfloat magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  const vfloat shifted = x * 1.44269504f + magic;
+  const vfloat n = shifted - magic;
+  const vfloat r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  vfloat p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + (r + 1.0f);
+  const vint power = (bit_cast<vint>(shifted) - bit_cast<vint>(magic) + 127) << 23;
+  return x < -87.0f ? vfloat{} : p * bit_cast<vfloat>(power);
+}
+
+TOPOLM_INLINE vfloat tanh(vfloat x) {
+  const vfloat magnitude = x < 0.0f ? -x : x;
+  const vfloat e = exp(magnitude * -2.0f);
+  const vfloat large = (1.0f - e) / (1.0f + e);
+  const vfloat y = x * x;  // below 0.3 the quotient cancels: use the series
+  const vfloat small =
+      magnitude * (1.0f + y * (-0.33333333f + y * (0.13333333f + y * (-0.053968254f + y * 0.021869489f))));
+  const vfloat t = magnitude < 0.3f ? small : large;
+  return x < 0.0f ? -t : t;
+}
+
+/// The normal distribution at x: density and cumulative. Relative accuracy 3e-7 in both tails, which
+/// (1 + erf)/2 does not have. Chebyshev fits of erf(u)/u in u^2 on [0,1] and of erfc(u) e^(u^2) in 1/(1+0.4u)
+/// on [1,9.5]; u = |x|/sqrt(2).
+struct Normal {
+  vfloat density, cumulative;
+};
+TOPOLM_INLINE Normal normal(vfloat x) {
+  const vfloat u = (x < 0.0f ? -x : x) * 0.70710678f;
+  const vfloat y = u * u;
+  const vfloat gauss = exp(-y);
+  vfloat s = y * -9.67359035712434e-06f + 1.12682536e-04f;
+  s = s * y - 8.48439650e-04f;
+  s = s * y + 5.22105341e-03f;
+  s = s * y - 2.68654383e-02f;
+  s = s * y + 1.12837826e-01f;
+  s = s * y - 3.76126385e-01f;
+  s = s * y + 1.12837917e+00f;
+  const vfloat t = 1.0f / (u * 0.4f + 1.0f);
+  vfloat q = t * -1.161584843e-01f + 2.425836644e-01f;
+  q = q * t + 1.054612651e-02f;
+  q = q * t + 2.107510978e-01f;
+  q = q * t + 2.000159270e-01f;
+  q = q * t + 2.263278654e-01f;
+  q = q * t + 2.256829579e-01f;
+  q = q * t + -3.466250126e-06f;
+  const vfloat tail = 0.5f * (u < 1.0f ? 1.0f - u * s : gauss * q);  // P(X > |x|)
+  return {gauss * 0.39894228f, x < 0.0f ? tail : 1.0f - tail};
+}
+
+}  // namespace topolm::TOPOLM_ISA

@@ -1,0 +1,126 @@
+#include "kernels/cpu_device.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include "engine/error.h"
+#include "engine/parallel.h"
+
+namespace topolm {
+
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+void* allocate_aligned(size_t bytes) {
+  const size_t alignment = bytes >= kHugePage ? kHugePage : 256;
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  void* p = std::aligned_alloc(alignment, rounded);
+#if defined(MADV_HUGEPAGE)
+  if (p && bytes >= kHugePage) madvise(p, rounded, MADV_HUGEPAGE);  // a wish: TLB misses cost, nothing breaks
+#endif
+  return p;
+}
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name") && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
+  return "unknown processor";
+}
+
+}  // namespace
+
+CpuDevice::CpuDevice(const char* isa, int threads) : isa_(isa), threads_(threads) {}
+CpuDevice::~CpuDevice() = default;
+std::string CpuDevice::name() const { return "cpu"; }
+void CpuDevice::synchronize() {}
+
+std::string CpuDevice::description() const {
+  return fmt::format("cpu: {}, {} thread{}, {}", cpu_model(), threads_, threads_ == 1 ? "" : "s", isa_);
+}
+
+void* CpuDevice::allocate(size_t bytes, const std::string& what) {
+  void* p = allocate_aligned(std::max<size_t>(bytes, 1));
+  require(p != nullptr, "not enough memory for {} ({} MB); use a smaller --batch, --seq or --preset", what,
+          bytes >> 20);
+  std::memset(p, 0, bytes);
+  return p;
+}
+
+void CpuDevice::release(void* memory) noexcept { std::free(memory); }
+
+void CpuDevice::upload(const Tensor& to, const void* from) {
+  std::memcpy(to.data, from, static_cast<size_t>(to.bytes()));
+}
+
+void CpuDevice::download(void* to, const Tensor& from) {
+  std::memcpy(to, from.data, static_cast<size_t>(from.bytes()));
+}
+
+struct Workspace::Block {
+  std::unique_ptr<float, decltype(&std::free)> data{nullptr, &std::free};
+  int64_t size = 0;
+
+  float* floats(int64_t n) {
+    if (n > size) {
+      data.reset();
+      size = 0;
+      data.reset(static_cast<float*>(allocate_aligned(static_cast<size_t>(n) * sizeof(float))));
+      require(data != nullptr, "not enough memory for {} MB of working space", n >> 18);
+      size = n;
+    }
+    return data.get();
+  }
+};
+
+Workspace::Workspace(int threads) : blocks_(static_cast<size_t>(threads) + 1) {}
+Workspace::~Workspace() = default;
+float* Workspace::shared(int64_t n) { return blocks_[0].floats(n); }
+float* Workspace::of_thread(int thread, int64_t n) {
+  return blocks_[static_cast<size_t>(thread) + 1].floats(n);
+}
+
+std::vector<std::string> cpu_instruction_sets() {
+#if defined(__x86_64__)
+  // Feature bits, checked together with what the operating system saves; never the model's name, which
+  // virtual machines change.
+  std::vector<std::string> sets;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    sets.push_back("avx512");
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    sets.push_back("avx2");
+  sets.push_back("sse2");
+  return sets;
+#else
+  return {"neon"};
+#endif
+}
+
+std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
+  require(options.name == "auto" || options.name == "cpu",
+          "there is no device '{}' in this build; use --device cpu", options.name);
+  const auto sets = cpu_instruction_sets();
+  std::string isa = options.isa;
+  if (const char* wanted = std::getenv("TOPOLM_CPU_ISA"); isa.empty() && wanted) isa = wanted;
+  if (isa.empty()) isa = sets.front();
+  require(std::find(sets.begin(), sets.end(), isa) != sets.end(),
+          "this machine cannot run the instruction set '{}'; it has: {}", isa, fmt::join(sets, ", "));
+#if defined(__x86_64__)
+  if (isa == "avx512") return avx512::make_cpu_kernels(options.threads);
+  if (isa == "avx2") return avx2::make_cpu_kernels(options.threads);
+  return sse2::make_cpu_kernels(options.threads);
+#else
+  return neon::make_cpu_kernels(options.threads);
+#endif
+}
+
+}  // namespace topolm

@@ -1,0 +1,64 @@
+// The CPU as a device: huge pages for memory, nothing to wait for.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/device.h"
+#include "kernels/kernels.h"
+
+namespace topolm {
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(const char* isa, int threads);
+  ~CpuDevice() override;
+  std::string name() const override;
+  std::string description() const override;
+  void* allocate(size_t bytes, const std::string& what) override;
+  void release(void* memory) noexcept override;
+  void upload(const Tensor& to, const void* from) override;
+  void download(void* to, const Tensor& from) override;
+  void synchronize() override;
+
+ private:
+  std::string isa_;
+  int threads_;
+};
+
+/// Working memory of the kernels: packed panels, tiles, partial sums. It grows in the first step and stays;
+/// what it holds is not kept from one operation to the next, and is not zeroed. Everything is out of line, so
+/// that no copy of it is compiled for an instruction set that the machine may not have.
+class Workspace {
+ public:
+  explicit Workspace(int threads);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  /// At least n floats, 256-byte aligned, for all tasks of an operation together; get it before they start.
+  /// The pointer of an earlier call becomes invalid.
+  float* shared(int64_t n);
+  /// The same for the tasks of one thread, called from within them.
+  float* of_thread(int thread, int64_t n);
+
+ private:
+  struct Block;
+  std::vector<Block> blocks_;  // [0] is shared, [1 + thread] are the threads'
+};
+
+/// Defined by each instruction set's copy of the kernels.
+#define TOPOLM_DECLARE_ISA(isa)                           \
+  namespace isa {                                         \
+  std::unique_ptr<Kernels> make_cpu_kernels(int threads); \
+  }
+#if defined(__x86_64__)
+TOPOLM_DECLARE_ISA(sse2)
+TOPOLM_DECLARE_ISA(avx2)
+TOPOLM_DECLARE_ISA(avx512)
+#else
+TOPOLM_DECLARE_ISA(neon)
+#endif
+#undef TOPOLM_DECLARE_ISA
+
+}  // namespace topolm
