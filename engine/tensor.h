@@ -14,6 +14,8 @@ struct bf16 {
   uint16_t bits;
 };
 
+float to_float(bf16 x);
+
 enum class DType : uint8_t { f32, bf16, i32 };
 
 constexpr int64_t size_of(DType t) { return t == DType::bf16 ? 2 : 4; }

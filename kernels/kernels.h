@@ -87,7 +87,7 @@ class Kernels {
   // ---- GELU
   // ------------------------------------------------------------------------------------------------
 
-  /// out = gelu(x). any.
+  /// out = gelu(x). any; out may be x.
   virtual void gelu_forward(const Tensor& out, const Tensor& x, Gelu kind) = 0;
   /// dx = dout * gelu'(x). any; dx may be dout.
   virtual void gelu_backward(const Tensor& dx, const Tensor& dout, const Tensor& x, Gelu kind) = 0;

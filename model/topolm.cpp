@@ -1,0 +1,324 @@
+#include "model/topolm.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "engine/error.h"
+#include "engine/profile.h"
+#include "engine/random.h"
+
+namespace topolm {
+
+namespace {
+
+// Logits exist for this many rows at a time: enough to fill the matrix kernels, too few for B*T*V to matter.
+constexpr int64_t kHeadRows = 512;
+
+/// The first `rows` rows of a planned tensor, in the shape that the operations expect.
+Tensor first_rows(const Tensor& t, int64_t rows) { return t ? t.row_range(0, rows) : t; }
+
+}  // namespace
+
+double Losses::total(const TopographyConfig& topography) const {
+  double sum = task + decay;
+  for (size_t k = 0; k < spatial.size(); ++k) sum += topography.alpha_of(static_cast<int>(k)) * spatial[k];
+  return sum;
+}
+
+double Losses::mean_spatial() const {
+  return std::accumulate(spatial.begin(), spatial.end(), 0.0) / static_cast<double>(spatial.size());
+}
+
+TopoLM::TopoLM(Kernels& kernels, const ModelConfig& config, std::vector<Sheet> sheets, int64_t batch,
+               int64_t time, DType dtype, bool training)
+    : kernels_(kernels),
+      config_((config.check(), config)),
+      sheets_(std::move(sheets)),
+      neighborhoods_(config.topography.rows, config.topography.cols, config.topography.radius),
+      dtype_(dtype),
+      training_(training),
+      weights_(kernels, config, dtype),
+      arena_(kernels.device(), "the activations") {
+  require(static_cast<int>(sheets_.size()) == config.sites(), "{} sheets for a model of {} sites",
+          sheets_.size(), config.sites());
+  require(time <= config.block_size, "sequences of {} tokens are longer than the model's context of {}", time,
+          config.block_size);
+  if (training) gradients_ = std::make_unique<ParameterArena>(kernels.device(), config, "the gradients");
+  plan(batch * time);
+  kernels.device().upload(distance_, neighborhoods_.distances(config.topography.distance).data());
+}
+
+void TopoLM::plan(int64_t rows) {
+  const int64_t c = config_.n_embd, layers = config_.n_layer, k = config_.topography.neighborhoods;
+  const int64_t units = neighborhoods_.units(), sites = config_.sites();
+  const auto add = [&](Tensor& t, const std::string& name, DType type, Shape shape) {
+    arena_.add(t, name, type, shape);
+  };
+  const auto add_each = [&](std::vector<Tensor>& list, int64_t count, const std::string& name, DType type,
+                            Shape shape) {
+    list.resize(static_cast<size_t>(count));
+    for (Tensor& t : list) add(t, name, type, shape);
+  };
+  const DType f32 = DType::f32;
+  add(a_.tokens, "tokens", DType::i32, {rows, 1});
+  add(a_.targets, "targets", DType::i32, {rows, 1});
+  add(a_.members, "neighborhoods", DType::i32, {sites * k, units});
+  add(distance_, "distances", f32, {units, units});
+  add(running_, "running losses", f32, {1 + 2 * sites, 1});
+  add(loss_, "loss", f32, {1});
+  add_each(a_.residual, 2 * layers + 1, "residual", f32, {rows, c});
+  add_each(a_.norm, 2 * layers + 1, "norm", dtype_, {rows, c});
+  add_each(a_.mean, 2 * layers + 1, "mean", f32, {rows, 1});
+  add_each(a_.rstd, 2 * layers + 1, "rstd", f32, {rows, 1});
+  add_each(a_.branch, 2 * layers, "branch", f32, {rows, c});
+  add_each(a_.qkv, layers, "qkv", dtype_, {rows, 3 * c});
+  add_each(a_.logsumexp, layers, "logsumexp", f32, {rows, config_.n_head});
+  add_each(a_.attention, layers, "attention", dtype_, {rows, c});
+  add_each(a_.hidden, layers, "hidden", dtype_, {rows, 4 * c});
+  add_each(a_.hidden_gelu, layers, "hidden_gelu", dtype_, {rows, 4 * c});
+  add_each(a_.spatial_mean, sites, "spatial_mean", f32, {c});
+  add_each(a_.spatial_gradient, sites, "spatial_gradient", f32, {k, units, units});
+  add(a_.token_losses, "token_losses", f32, {rows, 1});
+  add(a_.logits, "logits", dtype_, {std::min(rows, kHeadRows), config_.vocab_size});
+  if (training_) {
+    add(a_.dresidual, "dresidual", f32, {rows, c});
+    add(a_.dbranch, "dbranch", f32, {rows, c});
+    if (dtype_ != f32) add(a_.dbranch_operand, "dbranch_operand", dtype_, {rows, c});
+    add(a_.dnorm, "dnorm", dtype_, {rows, c});
+    add(a_.dqkv, "dqkv", dtype_, {rows, 3 * c});
+    add(a_.dattention, "dattention", dtype_, {rows, c});
+    add(a_.dhidden, "dhidden", dtype_, {rows, 4 * c});
+  }
+  arena_.commit();
+}
+
+std::vector<std::vector<int32_t>> TopoLM::draw_neighborhoods(uint64_t seed, int64_t step,
+                                                             int64_t micro_step) const {
+  std::vector<std::vector<int32_t>> draws;
+  // One stream a (step, micro-batch), read site by site.
+  Random random(seed, Random::Purpose::neighborhoods, static_cast<uint32_t>(step),
+                static_cast<uint32_t>(micro_step));
+  for (int site = 0; site < config_.sites(); ++site)
+    draws.push_back(random.draw(config_.topography.neighborhoods, neighborhoods_.count()));
+  return draws;
+}
+
+void TopoLM::set_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
+                       std::span<const int32_t> targets,
+                       const std::vector<std::vector<int32_t>>& neighborhoods) {
+  const int64_t sites = config_.sites(), k = config_.topography.neighborhoods, units = neighborhoods_.units();
+  require(batch * time <= a_.tokens.rows() && time <= config_.block_size,
+          "a batch of {} x {} tokens does not fit the {} planned", batch, time, a_.tokens.rows());
+  require(std::ssize(tokens) == batch * time && std::ssize(targets) == batch * time,
+          "a batch of {} x {} needs as many tokens and targets, not {} and {}", batch, time, tokens.size(),
+          targets.size());
+  require(std::ssize(neighborhoods) == sites, "neighborhoods are given for {} sites, not {}",
+          neighborhoods.size(), sites);
+  rows_ = batch * time;
+  b_ = a_;
+  for (Tensor* t : {&b_.tokens, &b_.targets}) *t = first_rows(*t, rows_).view({batch, time});
+  for (auto* list : {&b_.residual, &b_.norm, &b_.branch, &b_.hidden, &b_.hidden_gelu})
+    for (Tensor& t : *list) t = first_rows(t, rows_);
+  for (auto* list : {&b_.mean, &b_.rstd})
+    for (Tensor& t : *list) t = first_rows(t, rows_).view({rows_});
+  for (auto* list : {&b_.qkv, &b_.attention})
+    for (Tensor& t : *list) t = first_rows(t, rows_).view({batch, time, t.cols()});
+  for (Tensor& t : b_.logsumexp) t = first_rows(t, rows_).view({batch, config_.n_head, time});
+  b_.token_losses = first_rows(b_.token_losses, rows_);
+  for (Tensor* t : {&b_.dresidual, &b_.dbranch, &b_.dbranch_operand, &b_.dnorm, &b_.dhidden})
+    *t = first_rows(*t, rows_);
+  if (training_)
+    for (Tensor* t : {&b_.dqkv, &b_.dattention}) *t = first_rows(*t, rows_).view({batch, time, t->cols()});
+
+  targets_ = std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t != -1; });
+  std::vector<int32_t> members(static_cast<size_t>(sites * k * units));
+  for (int64_t site = 0; site < sites; ++site) {
+    require(std::ssize(neighborhoods[site]) == k, "site {} has {} neighborhoods, not {}", site,
+            neighborhoods[site].size(), k);
+    for (int64_t i = 0; i < k; ++i)
+      neighborhoods_.members(sheets_[site], neighborhoods[site][i],
+                             std::span(members).subspan(static_cast<size_t>((site * k + i) * units),
+                                                        static_cast<size_t>(units)));
+  }
+  Device& device = kernels_.device();
+  device.upload(b_.tokens, tokens.data());
+  device.upload(b_.targets, targets.data());
+  device.upload(b_.members, members.data());
+}
+
+void TopoLM::zero_losses() { kernels_.fill(running_, 0); }
+
+void TopoLM::zero_gradients() { kernels_.fill(gradient_vector(), 0); }
+
+void TopoLM::forward(float scale) {
+  const Parameters& w = weights_.fp32();
+  const Tensor& embedded = b_.residual[0];
+  kernels_.embedding_forward(embedded.view(Shape{b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}),
+                             b_.tokens, w.wte, w.wpe, 0);
+  kernels_.layernorm_forward(b_.norm[0], b_.mean[0], b_.rstd[0], embedded, w.h[0].ln_1);
+  for (int block = 0; block < config_.n_layer; ++block) forward_block(block);
+  for (int site = 0; site < config_.sites(); ++site) spatial_forward(site, scale);
+}
+
+void TopoLM::forward_block(int block) {
+  const size_t l = static_cast<size_t>(block), attn = 2 * l, mlp = 2 * l + 1;
+  const BlockParameters &w = weights_.fp32().h[l], &m = weights_.operands().h[l];
+  const Tensor& next_norm =
+      block + 1 < config_.n_layer ? weights_.fp32().h[l + 1].ln_1 : weights_.fp32().ln_f;
+
+  kernels_.linear_forward(b_.qkv[l], b_.norm[attn], m.c_attn);
+  kernels_.attention_forward(b_.attention[l], b_.logsumexp[l], b_.qkv[l], config_.n_head);
+  kernels_.linear_forward(b_.branch[attn], b_.attention[l], m.attn_proj);
+  kernels_.residual_layernorm_forward(b_.residual[attn + 1], b_.norm[mlp], b_.mean[mlp], b_.rstd[mlp],
+                                      b_.residual[attn], b_.branch[attn], w.ln_2);
+
+  kernels_.linear_forward(b_.hidden[l], b_.norm[mlp], m.c_fc);
+  kernels_.gelu_forward(b_.hidden_gelu[l], b_.hidden[l], config_.gelu);
+  kernels_.linear_forward(b_.branch[mlp], b_.hidden_gelu[l], m.mlp_proj);
+  kernels_.residual_layernorm_forward(b_.residual[mlp + 1], b_.norm[mlp + 1], b_.mean[mlp + 1],
+                                      b_.rstd[mlp + 1], b_.residual[mlp], b_.branch[mlp], next_norm);
+}
+
+void TopoLM::evaluate(float scale) { head(false, scale); }
+
+void TopoLM::backward(float scale) {
+  require(training_, "backward() of a model that was planned without gradients");
+  const Parameters& w = weights_.fp32();
+  Parameters& g = gradients_->tensors;
+  const size_t last = b_.residual.size() - 1;
+  head(true, scale);
+  kernels_.fill(b_.dresidual, 0);
+  kernels_.layernorm_backward(b_.dresidual, g.ln_f, b_.dnorm, b_.residual[last], w.ln_f, b_.mean[last],
+                              b_.rstd[last]);
+  for (int block = config_.n_layer - 1; block >= 0; --block) backward_block(block, scale);
+  kernels_.embedding_backward(
+      g.wte, g.wpe, b_.dresidual.view({b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}), b_.tokens);
+}
+
+void TopoLM::backward_block(int block, float scale) {
+  const size_t l = static_cast<size_t>(block), attn = 2 * l, mlp = 2 * l + 1;
+  const BlockParameters &w = weights_.fp32().h[l], &m = weights_.operands().h[l];
+  BlockParameters& g = gradients_->tensors.h[l];
+
+  Tensor dbranch = branch_gradient(2 * block + 1, scale);
+  kernels_.linear_backward_weight(g.mlp_proj, dbranch, b_.hidden_gelu[l]);
+  kernels_.linear_backward_input(b_.dhidden, dbranch, m.mlp_proj);
+  kernels_.gelu_backward(b_.dhidden, b_.dhidden, b_.hidden[l], config_.gelu);
+  kernels_.linear_backward_weight(g.c_fc, b_.dhidden, b_.norm[mlp]);
+  kernels_.linear_backward_input(b_.dnorm, b_.dhidden, m.c_fc);
+  kernels_.layernorm_backward(b_.dresidual, g.ln_2, b_.dnorm, b_.residual[mlp], w.ln_2, b_.mean[mlp],
+                              b_.rstd[mlp]);
+
+  dbranch = branch_gradient(2 * block, scale);
+  kernels_.linear_backward_weight(g.attn_proj, dbranch, b_.attention[l]);
+  kernels_.linear_backward_input(b_.dattention, dbranch, m.attn_proj);
+  kernels_.attention_backward(b_.dqkv, b_.dattention, b_.qkv[l], b_.attention[l], b_.logsumexp[l],
+                              config_.n_head);
+  kernels_.linear_backward_weight(g.c_attn, b_.dqkv, b_.norm[attn]);
+  kernels_.linear_backward_input(b_.dnorm, b_.dqkv, m.c_attn);
+  kernels_.layernorm_backward(b_.dresidual, g.ln_1, b_.dnorm, b_.residual[attn], w.ln_1, b_.mean[attn],
+                              b_.rstd[attn]);
+}
+
+/// The classifier, a chunk of rows at a time. Without `backward` it only fills in the losses.
+void TopoLM::head(bool backward, float scale) {
+  require(targets_ > 0, "a batch without a single target has no loss");
+  const Tensor& norm = b_.norm.back();
+  const Tensor targets = b_.targets.view({rows_, 1});
+  for (int64_t begin = 0; begin < rows_; begin += a_.logits.rows()) {
+    const int64_t count = std::min(a_.logits.rows(), rows_ - begin);
+    const Tensor logits = a_.logits.row_range(0, count), x = norm.row_range(begin, count);
+    const Tensor losses = b_.token_losses.row_range(begin, count).view({count});
+    const Tensor chunk_targets = targets.row_range(begin, count).view({count});
+    kernels_.linear_forward(logits, x, weights_.operands().wte);
+    if (!backward) {
+      kernels_.cross_entropy_forward(losses, logits, chunk_targets);
+      continue;
+    }
+    kernels_.cross_entropy_backward(losses, logits, chunk_targets, scale / static_cast<float>(targets_));
+    kernels_.linear_backward_weight(gradients_->tensors.wte, logits, x);
+    kernels_.linear_backward_input(b_.dnorm.row_range(begin, count), logits, weights_.operands().wte);
+  }
+  kernels_.sum(loss_, b_.token_losses);
+  add_loss(0, scale / static_cast<float>(targets_));
+}
+
+Tensor TopoLM::site(int site) const {
+  const size_t s = static_cast<size_t>(site);
+  return config_.topography.tap == Tap::pre ? b_.branch[s] : b_.residual[s + 1];
+}
+
+Tensor TopoLM::members_of(int site) const {
+  const int64_t k = config_.topography.neighborhoods;
+  return b_.members.row_range(site * k, k);
+}
+
+void TopoLM::spatial_forward(int site, float scale) {
+  const size_t s = static_cast<size_t>(site);
+  kernels_.spatial_loss_forward(loss_, b_.spatial_mean[s], b_.spatial_gradient[s], this->site(site),
+                                members_of(site), distance_, config_.topography.aggregation);
+  add_loss(1 + site, scale);
+  if (config_.topography.activation_decay > 0) {
+    kernels_.sum_of_squares(loss_, this->site(site));
+    add_loss(1 + config_.sites() + site, scale / static_cast<float>(rows_));
+  }
+}
+
+/// The gradient of a branch's output as an operand of matrix products. A site tapped after the addition
+/// passes its spatial gradient down the residual stream; one tapped before, only into its own branch.
+Tensor TopoLM::branch_gradient(int site, float scale) {
+  const TopographyConfig& t = config_.topography;
+  const size_t s = static_cast<size_t>(site);
+  const float alpha = static_cast<float>(t.alpha_of(site)) * scale;
+  const float decay = static_cast<float>(2 * t.activation_decay / static_cast<double>(rows_)) * scale;
+  Tensor gradient = b_.dresidual;
+  if (t.tap == Tap::pre && (alpha > 0 || decay > 0)) {
+    gradient = b_.dbranch;
+    kernels_.cast(gradient, b_.dresidual);
+  }
+  if (alpha > 0)
+    kernels_.spatial_loss_backward(gradient, this->site(site), b_.spatial_mean[s], b_.spatial_gradient[s],
+                                   members_of(site), alpha);
+  if (decay > 0) kernels_.add_scaled(gradient, this->site(site), decay);
+  if (dtype_ == DType::f32) return gradient;
+  kernels_.cast(b_.dbranch_operand, gradient);
+  return b_.dbranch_operand;
+}
+
+void TopoLM::add_loss(int index, float scale) {
+  kernels_.add_scaled(running_.row_range(index, 1).view({1}), loss_, scale);
+}
+
+Losses TopoLM::losses() {
+  std::vector<float> values(static_cast<size_t>(running_.elements()));
+  kernels_.device().synchronize();
+  kernels_.device().download(values.data(), running_);
+  const auto sites = config_.sites();
+  Losses losses{values[0], {values.begin() + 1, values.begin() + 1 + sites}, 0};
+  losses.decay =
+      config_.topography.activation_decay * std::accumulate(values.begin() + 1 + sites, values.end(), 0.0);
+  return losses;
+}
+
+std::vector<float> TopoLM::logits() {
+  std::vector<float> all(static_cast<size_t>(rows_ * config_.vocab_size));
+  std::vector<bf16> halves;
+  for (int64_t begin = 0; begin < rows_; begin += a_.logits.rows()) {
+    const int64_t count = std::min(a_.logits.rows(), rows_ - begin);
+    const Tensor logits = a_.logits.row_range(0, count);
+    kernels_.linear_forward(logits, b_.norm.back().row_range(begin, count), weights_.operands().wte);
+    kernels_.device().synchronize();
+    float* const out = all.data() + begin * config_.vocab_size;
+    if (dtype_ == DType::f32) {
+      kernels_.device().download(out, logits);
+    } else {
+      halves.resize(static_cast<size_t>(logits.elements()));
+      kernels_.device().download(halves.data(), logits);
+      std::transform(halves.begin(), halves.end(), out, [](bf16 h) { return to_float(h); });
+    }
+  }
+  return all;
+}
+
+}  // namespace topolm

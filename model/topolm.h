@@ -1,0 +1,115 @@
+// TopoLM: the network and its loss, forward and backward, as one line an operation.
+//
+//   loss = cross entropy + sum over sites of alpha_k SL_k + activation_decay * sum over sites of mean |A_k|^2
+//
+// (Rathi et al., "TopoLM: brain-like spatio-functional organization in a topographic language model", ICLR
+// 2025.)
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/arena.h"
+#include "model/config.h"
+#include "model/parameters.h"
+#include "model/topography.h"
+
+namespace topolm {
+
+/// The losses of one or several micro-batches, averaged: what they have added to the gradient is
+/// task + sum alpha_k spatial[k] + decay.
+struct Losses {
+  double task = 0;              // nats a token
+  std::vector<double> spatial;  // unweighted, one a site
+  double decay = 0;             // activation_decay * sum of mean |A|^2
+
+  double total(const TopographyConfig& topography) const;
+  double mean_spatial() const;
+};
+
+class TopoLM {
+ public:
+  /// Plans all memory for batches of up to `batch` x `time` tokens. With `training` false no gradients are
+  /// kept and backward() may not be called. Matrix operands are of `dtype`; everything else is fp32.
+  TopoLM(Kernels& kernels, const ModelConfig& config, std::vector<Sheet> sheets, int64_t batch, int64_t time,
+         DType dtype, bool training);
+
+  const ModelConfig& config() const { return config_; }
+  const std::vector<Sheet>& sheets() const { return sheets_; }
+  Kernels& kernels() { return kernels_; }
+  DType dtype() const { return dtype_; }
+
+  Weights& weights() { return weights_; }
+  Parameters& gradients() { return gradients_->tensors; }
+  /// All gradients as one vector.
+  Tensor gradient_vector() const { return gradients_->arena.all(); }
+
+  /// Puts a micro-batch on the device. tokens and targets: batch * time ids each, batch and time at most what
+  /// was planned; a target of -1 is ignored. neighborhoods[site]: indices as Neighborhoods::members takes
+  /// them.
+  void set_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
+                 std::span<const int32_t> targets, const std::vector<std::vector<int32_t>>& neighborhoods);
+  /// Draws the neighborhoods of every site for a micro-batch: a function of (seed, step, micro_step, site).
+  std::vector<std::vector<int32_t>> draw_neighborhoods(uint64_t seed, int64_t step, int64_t micro_step) const;
+
+  /// Sets the running losses, or all gradients, to zero. Call before the first micro-batch of a step.
+  void zero_losses();
+  void zero_gradients();
+  /// Network and spatial losses of the batch; adds scale * losses to the running losses. The task loss comes
+  /// with backward(), or with evaluate() where no gradient is wanted.
+  void forward(float scale = 1);
+  void backward(float scale = 1);
+  void evaluate(float scale = 1);
+  /// The running losses. Waits for the device.
+  Losses losses();
+
+  /// The tapped activations of a site after forward(): [rows, n_embd]; fp32.
+  Tensor site(int site) const;
+  /// logits [batch * time, vocab_size] after forward(), into host memory (for tests and small models).
+  std::vector<float> logits();
+
+ private:
+  /// Everything a step computes. a_ is planned for the largest batch, b_ is the part that the current one
+  /// uses.
+  struct Activations {
+    Tensor tokens, targets;                         // [B, T]
+    Tensor members;                                 // [sites * K, units of a neighborhood]
+    std::vector<Tensor> residual;                   // [2L + 1] the embedding, then after each branch
+    std::vector<Tensor> norm, mean, rstd;           // [2L + 1] LayerNorm before each branch and the head
+    std::vector<Tensor> branch;                     // [2L] outputs of attention and MLP, before the addition
+    std::vector<Tensor> qkv, logsumexp, attention;  // [L]
+    std::vector<Tensor> hidden, hidden_gelu;        // [L]
+    std::vector<Tensor> spatial_mean, spatial_gradient;  // [2L]
+    Tensor token_losses;
+    Tensor logits;                                                                 // a chunk of rows
+    Tensor dresidual, dbranch, dbranch_operand, dnorm, dqkv, dattention, dhidden;  // backward
+  };
+
+  void plan(int64_t rows);
+  void forward_block(int block);
+  void backward_block(int block, float scale);
+  void head(bool backward, float scale);
+  void spatial_forward(int site, float scale);
+  Tensor branch_gradient(int site, float scale);
+  Tensor members_of(int site) const;
+  void add_loss(int index, float scale);
+
+  Kernels& kernels_;
+  ModelConfig config_;
+  std::vector<Sheet> sheets_;
+  Neighborhoods neighborhoods_;
+  DType dtype_;
+  bool training_;
+  Weights weights_;
+  std::unique_ptr<ParameterArena> gradients_;
+  Arena arena_;
+  Activations a_, b_;
+  Tensor distance_;      // [units, units] of a neighborhood
+  Tensor running_;       // [1 + 2 sites] task loss, then SL a site, then the sum of squares a site
+  Tensor loss_;          // [1] the one just computed
+  int64_t rows_ = 0;     // of the current batch
+  int64_t targets_ = 0;  // of the current batch that are not ignored
+};
+
+}  // namespace topolm

@@ -1,0 +1,84 @@
+#include "model/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/error.h"
+
+namespace topolm {
+
+Trainer::Trainer(Kernels& kernels, const ModelConfig& model, const TrainConfig& train,
+                 std::vector<Sheet> sheets)
+    : train_((train.check(model), train)),
+      model_(kernels, model, std::move(sheets), train.batch, train.seq, train.dtype, true),
+      optimizer_(model_, train),
+      tokens_(static_cast<size_t>(train.batch) * train.seq),
+      targets_(tokens_.size()) {
+  model_.weights().initialise(train.seed);
+}
+
+void Trainer::resume(const fs::path& checkpoint) {
+  Device& device = model_.kernels().device();
+  load_weights(checkpoint, model_.config(), device, model_.weights());
+  load_optimizer(checkpoint, model_.config(), device, optimizer_);
+  done_ = load_trainer_state(checkpoint).step;
+}
+
+StepReport Trainer::step(const DataLoader& data) {
+  const float scale = 1.0f / static_cast<float>(train_.accumulate);
+  model_.zero_losses();
+  model_.zero_gradients();
+  for (int micro = 0; micro < train_.accumulate; ++micro) {
+    data.batch(done_, micro, tokens_, targets_);
+    model_.set_batch(train_.batch, train_.seq, tokens_, targets_,
+                     model_.draw_neighborhoods(train_.seed, done_, micro));
+    model_.forward(scale);
+    model_.backward(scale);
+  }
+  const double lr = train_.lr_at(done_);
+  optimizer_.update(lr, done_ + 1);
+  StepReport report{done_ + 1, model_.losses(), optimizer_.norm(), lr};
+  const double total = report.losses.total(model_.config().topography);
+  require(std::isfinite(total) && std::isfinite(report.norm),
+          "the loss is not finite at step {} (task {}, mean spatial {}, gradient norm {}); the last "
+          "checkpoint is "
+          "untouched: try a lower --lr or a longer --warmup",
+          report.step, report.losses.task, report.losses.mean_spatial(), report.norm);
+  ++done_;
+  return report;
+}
+
+Losses Trainer::evaluate(const DataLoader& data, int64_t batches) {
+  const int64_t count = batches > 0 ? std::min(batches, data.eval_batches()) : data.eval_batches();
+  Losses mean{0, std::vector<double>(static_cast<size_t>(model_.config().sites())), 0};
+  double weights = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    data.eval_batch(i, tokens_, targets_);
+    // The same neighborhoods at every evaluation, and other ones than in training.
+    model_.set_batch(train_.batch, train_.seq, tokens_, targets_,
+                     model_.draw_neighborhoods(train_.seed, INT32_MAX, i));
+    model_.zero_losses();
+    model_.forward();
+    model_.evaluate();
+    const Losses batch = model_.losses();
+    const auto weight = static_cast<double>(
+        std::count_if(targets_.begin(), targets_.end(), [](int32_t t) { return t != -1; }));
+    weights += weight;
+    mean.task += weight * batch.task;
+    mean.decay += weight * batch.decay;
+    for (size_t s = 0; s < mean.spatial.size(); ++s) mean.spatial[s] += weight * batch.spatial[s];
+  }
+  require(weights > 0, "there is nothing to evaluate: the validation data has no complete target");
+  mean.task /= weights;
+  mean.decay /= weights;
+  for (double& s : mean.spatial) s /= weights;
+  return mean;
+}
+
+fs::path Trainer::save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer,
+                       int keep) {
+  return save_checkpoint(out, model_, optimizer_, {done_, train_, data}, tokenizer, keep);
+}
+
+}  // namespace topolm

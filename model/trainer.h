@@ -1,0 +1,48 @@
+// The training loop's body: one optimizer step, one evaluation, save and resume.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/data_loader.h"
+#include "model/checkpoint.h"
+
+namespace topolm {
+
+struct StepReport {
+  int64_t step;  // steps done, this one included
+  Losses losses;
+  double norm;  // of the gradient, before clipping
+  double lr;
+};
+
+class Trainer {
+ public:
+  /// Initial weights from the seed in `train`.
+  Trainer(Kernels& kernels, const ModelConfig& model, const TrainConfig& train, std::vector<Sheet> sheets);
+
+  /// Continues from a checkpoint of the same configuration.
+  void resume(const fs::path& checkpoint);
+
+  /// One optimizer step over `accumulate` micro-batches. Throws Error when the loss or the gradient is not
+  /// finite; the weights are then lost, the last checkpoint is not.
+  StepReport step(const DataLoader& data);
+
+  /// Losses over the first `batches` batches of `data` in order (0: all of it), weighted by their targets.
+  Losses evaluate(const DataLoader& data, int64_t batches);
+
+  fs::path save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer, int keep);
+
+  int64_t steps_done() const { return done_; }
+  TopoLM& model() { return model_; }
+
+ private:
+  TrainConfig train_;
+  TopoLM model_;
+  Optimizer optimizer_;
+  int64_t done_ = 0;
+  std::vector<int32_t> tokens_, targets_;
+};
+
+}  // namespace topolm
