@@ -11,7 +11,7 @@ float to_float(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bit
 
 std::string_view name_of(DType t) { return t == DType::f32 ? "fp32" : t == DType::bf16 ? "bf16" : "int32"; }
 
-Shape::Shape(std::initializer_list<int64_t> dims) : rank_(static_cast<int>(dims.size())) {
+Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {
   require(dims.size() <= dims_.size(), "a shape has at most {} dimensions, not {}", dims_.size(),
           dims.size());
   std::copy(dims.begin(), dims.end(), dims_.begin());
