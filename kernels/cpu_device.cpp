@@ -87,6 +87,13 @@ float* Workspace::of_thread(int thread, int64_t n) {
   return blocks_[static_cast<size_t>(thread) + 1].floats(n);
 }
 
+void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t limit, const char* of) {
+  const int32_t* const index = indices.i32();
+  for (int64_t i = 0; i < indices.elements(); ++i)
+    require(index[i] >= low && index[i] < limit, "{} {} at position {} is outside {} of {}", what, index[i],
+            i, of, limit);
+}
+
 std::vector<std::string> cpu_instruction_sets() {
 #if defined(__x86_64__)
   // Feature bits, checked together with what the operating system saves; never the model's name, which

@@ -47,6 +47,10 @@ class Workspace {
   std::vector<Block> blocks_;  // [0] is shared, [1 + thread] are the threads'
 };
 
+/// Throws Error unless every index lies in [low, limit): "embedding_forward: token id 97 at position 5 is
+/// outside the vocabulary of 97" for what = "embedding_forward: token id", of = "the vocabulary".
+void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t limit, const char* of);
+
 /// Defined by each instruction set's copy of the kernels.
 #define TOPOLM_DECLARE_ISA(isa)                           \
   namespace isa {                                         \

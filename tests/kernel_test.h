@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -38,6 +40,23 @@ inline void for_each_device(const std::function<void(Kernels&)>& body) {
     CAPTURE(options.isa);
     const auto kernels = make_kernels(options);
     body(*kernels);
+  }
+}
+
+/// Runs `body` with 1, 2, 3 and 8 threads on every device: what it returns must be the same bits.
+inline void for_each_thread_count(const std::function<Values(Kernels&)>& body) {
+  for (DeviceOptions options : test_devices()) {
+    CAPTURE(options.isa);
+    Values first;
+    for (const int threads : {1, 2, 3, 8}) {
+      CAPTURE(threads);
+      options.threads = threads;
+      const auto kernels = make_kernels(options);
+      const Values values = body(*kernels);
+      if (first.empty()) first = values;
+      CHECK(values.size() == first.size());
+      CHECK(std::memcmp(values.data(), first.data(), first.size() * sizeof(double)) == 0);
+    }
   }
 }
 

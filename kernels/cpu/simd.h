@@ -116,6 +116,14 @@ TOPOLM_INLINE void store(bf16* p, vfloat v, Partial lanes) {
   for (int i = 0; i < lanes.n; ++i) p[i].bits = h[i];
 }
 
+/// v, with `other` in the lanes past n.
+TOPOLM_INLINE vfloat pad(vfloat v, float, Full) { return v; }
+TOPOLM_INLINE vfloat pad(vfloat v, float other, Partial lanes) {
+  vint lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < lanes.n ? v : splat(other);
+}
+
 TOPOLM_INLINE float to_float(float x) { return x; }
 TOPOLM_INLINE float to_float(bf16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
@@ -157,6 +165,19 @@ TOPOLM_INLINE float reduce_max(vfloat v) {
 // ---- functions
 // -------------------------------------------------------------------------------------------------
 
+TOPOLM_INLINE vfloat sqrt(vfloat x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_sqrt_ps(0xffff, x);  // the plain form: g++ 12 warns of an uninitialised operand
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(x);
+#elif defined(__x86_64__)
+  return _mm_sqrt_ps(x);
+#else
+  for (int i = 0; i < kLanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
 /// e^x within 2 ulp for x <= 88; 0 below -87; NaN stays NaN. Cody-Waite reduction, degree-6 Taylor-like
 /// polynomial.
 TOPOLM_INLINE vfloat exp(vfloat x) {
@@ -175,27 +196,16 @@ TOPOLM_INLINE vfloat exp(vfloat x) {
   return x < -87.0f ? vfloat{} : p * bit_cast<vfloat>(power);
 }
 
-TOPOLM_INLINE vfloat tanh(vfloat x) {
-  const vfloat magnitude = x < 0.0f ? -x : x;
-  const vfloat e = exp(magnitude * -2.0f);
-  const vfloat large = (1.0f - e) / (1.0f + e);
-  const vfloat y = x * x;  // below 0.3 the quotient cancels: use the series
-  const vfloat small =
-      magnitude * (1.0f + y * (-0.33333333f + y * (0.13333333f + y * (-0.053968254f + y * 0.021869489f))));
-  const vfloat t = magnitude < 0.3f ? small : large;
-  return x < 0.0f ? -t : t;
-}
-
-/// The normal distribution at x: density and cumulative. Relative accuracy 3e-7 in both tails, which
-/// (1 + erf)/2 does not have. Chebyshev fits of erf(u)/u in u^2 on [0,1] and of erfc(u) e^(u^2) in 1/(1+0.4u)
-/// on [1,9.5]; u = |x|/sqrt(2).
+/// The normal distribution at x: density and cumulative, both within a relative 5e-7 (1 + x^2/2), also in the
+/// tails where (1 + erf)/2 cancels: the exponent's own rounding counts x^2/2 times. Chebyshev fits of
+/// erf(u)/u in u^2 on [0,1] and of erfc(u) e^(u^2) in 1/(1+0.4u) on [1,9.5]; u = |x|/sqrt(2).
 struct Normal {
   vfloat density, cumulative;
 };
 TOPOLM_INLINE Normal normal(vfloat x) {
   const vfloat u = (x < 0.0f ? -x : x) * 0.70710678f;
   const vfloat y = u * u;
-  const vfloat gauss = exp(-y);
+  const vfloat gauss = exp(x * x * -0.5f);  // not of -y: each rounding of the exponent counts x^2/2 times
   vfloat s = y * -9.67359035712434e-06f + 1.12682536e-04f;
   s = s * y - 8.48439650e-04f;
   s = s * y + 5.22105341e-03f;

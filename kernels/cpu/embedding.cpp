@@ -1,0 +1,64 @@
+// Token and position embedding.
+#include "engine/profile.h"
+#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/simd.h"
+
+namespace topolm::TOPOLM_ISA {
+
+namespace {
+
+constexpr int64_t kRows = 32;      // a task of the forward pass
+constexpr int64_t kChannels = 32;  // a task of the backward pass: two cache lines of every row
+
+/// Rows and columns only: [B,T,C] and [N,C] are the same memory.
+void check_rows(const char* operation, const char* name, const Tensor& t, int64_t rows, int64_t cols) {
+  check_shape(operation, name, t.view({t.rows(), t.cols()}), {rows, cols});
+}
+
+}  // namespace
+
+void CpuKernels::embedding_forward(const Tensor& out, const Tensor& tokens, const Tensor& wte,
+                                   const Tensor& wpe, int64_t position) {
+  const Range range("embedding");
+  const int64_t n = tokens.elements(), t = tokens.cols(), c = wte.cols();
+  check_rows("embedding_forward", "out", out, n, c);
+  check_shape("embedding_forward", "wpe", wpe, {max(wpe.rows(), position + t), c});
+  check_indices("embedding_forward: token id", tokens, 0, wte.rows(), "the vocabulary");
+  float* const o = out.f32();
+  const int32_t* const token = tokens.i32();
+  const float *const we = wte.f32(), *const wp = wpe.f32() + position * c;
+  pool_.parallel_for(ceil_div(n, kRows), [=](int64_t task, int) {
+    for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i) {
+      const float *const e = we + token[i] * c, *const p = wp + i % t * c;
+      sweep(c, [=](int64_t j, auto lanes) {
+        store(o + i * c + j, load(e + j, lanes) + load(p + j, lanes), lanes);
+      });
+    }
+  });
+}
+
+// Tokens repeat, so rows cannot be tasks: a task owns some channels of both tables and adds all rows to them.
+void CpuKernels::embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dout,
+                                    const Tensor& tokens) {
+  const Range range("embedding_backward");
+  const int64_t n = tokens.elements(), t = tokens.cols(), c = dwte.cols();
+  check_rows("embedding_backward", "dout", dout, n, c);
+  check_shape("embedding_backward", "dwpe", dwpe, {max(dwpe.rows(), t), c});
+  check_indices("embedding_backward: token id", tokens, 0, dwte.rows(), "the vocabulary");
+  const float* const d = dout.f32();
+  const int32_t* const token = tokens.i32();
+  float *const de = dwte.f32(), *const dp = dwpe.f32();
+  pool_.parallel_for(ceil_div(c, kChannels), [=](int64_t task, int) {
+    const int64_t begin = task * kChannels;
+    for (int64_t i = 0; i < n; ++i) {
+      float *const e = de + token[i] * c + begin, *const p = dp + i % t * c + begin;
+      sweep(min(kChannels, c - begin), [=](int64_t j, auto lanes) {
+        const vfloat dj = load(d + i * c + begin + j, lanes);
+        store(e + j, load(e + j, lanes) + dj, lanes);
+        store(p + j, load(p + j, lanes) + dj, lanes);
+      });
+    }
+  });
+}
+
+}  // namespace topolm::TOPOLM_ISA

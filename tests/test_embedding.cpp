@@ -1,0 +1,75 @@
+#include "engine/error.h"
+#include "tests/kernel_test.h"
+
+using namespace topolm;
+using namespace topolm::test;
+
+namespace {
+
+Values random_tokens(int64_t n, int64_t vocabulary) {
+  Values tokens = random_values(n, 10, DType::f32, 1000);
+  for (double& t : tokens) t = std::fmod(std::abs(std::floor(t)), static_cast<double>(vocabulary));
+  return tokens;
+}
+
+}  // namespace
+
+TEST_CASE("embedding: forward and backward against double precision") {
+  for (const auto& [b, t, c, v] :
+       {std::array{1, 1, 36, 97}, {3, 7, 36, 97}, {2, 31, 196, 5}, {5, 1, 49, 3}}) {
+    const int64_t n = b * t, positions = t + 3;
+    for (const int64_t position : {0, 3}) {
+      const Values tokens = random_tokens(n, v), wte = random_values(v * c, 1),
+                   wpe = random_values(positions * c, 2);
+      const Values dout = random_values(n * c, 3), dwte0 = random_values(v * c, 4),
+                   dwpe0 = random_values(positions * c, 5);
+      Values out(static_cast<size_t>(n * c)), dwte = dwte0, dwpe = dwpe0;
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < c; ++j) {
+          const int64_t id = static_cast<int64_t>(tokens[i]);
+          out[i * c + j] = wte[id * c + j] + wpe[(position + i % t) * c + j];
+          dwte[id * c + j] += dout[i * c + j];
+          dwpe[i % t * c + j] += dout[i * c + j];
+        }
+      for_each_device([&](Kernels& k) {
+        OnDevice ids(k, DType::i32, {b, t}, tokens), o(k, DType::f32, {b, t, c});
+        k.embedding_forward(o, ids, OnDevice(k, DType::f32, {v, c}, wte),
+                            OnDevice(k, DType::f32, {positions, c}, wpe), position);
+        CHECK(relative_error(o.get(), out) < 1e-7);
+        OnDevice de(k, DType::f32, {v, c}, dwte0), dp(k, DType::f32, {positions, c}, dwpe0);
+        k.embedding_backward(de, dp, OnDevice(k, DType::f32, {b, t, c}, dout), ids);
+        CHECK(relative_error(de.get(), dwte) < 1e-6);
+        CHECK(relative_error(dp.get(), dwpe) < 1e-6);
+      });
+    }
+  }
+}
+
+TEST_CASE("embedding: token ids and positions are checked") {
+  for_each_device([&](Kernels& k) {
+    OnDevice out(k, DType::f32, {1, 6, 4}), wte(k, DType::f32, {97, 4}), wpe(k, DType::f32, {6, 4});
+    OnDevice high(k, DType::i32, {1, 6}, {0, 1, 2, 3, 4, 97}),
+        low(k, DType::i32, {1, 6}, {0, -1, 0, 0, 0, 0});
+    CHECK_THROWS_WITH_AS(k.embedding_forward(out, high, wte, wpe, 0),
+                         "embedding_forward: token id 97 at position 5 is outside the vocabulary of 97",
+                         Error);
+    CHECK_THROWS_WITH_AS(k.embedding_backward(wte, wpe, out, low),
+                         "embedding_backward: token id -1 at position 1 is outside the vocabulary of 97",
+                         Error);
+    OnDevice fine(k, DType::i32, {1, 6}, {0, 1, 2, 3, 4, 96});
+    CHECK_THROWS_WITH_AS(k.embedding_forward(out, fine, wte, wpe, 1),
+                         "embedding_forward: wpe is [6, 4], not [7, 4]", Error);
+  });
+}
+
+TEST_CASE("embedding: the same bits at any number of threads") {
+  const int64_t n = 64, c = 196, v = 5;
+  const Values tokens = random_tokens(n, v), dout = random_values(n * c, 3);
+  for_each_thread_count([&](Kernels& k) {
+    OnDevice dwte(k, DType::f32, {v, c}, Values(static_cast<size_t>(v * c))),
+        dwpe(k, DType::f32, {n, c}, Values(static_cast<size_t>(n * c)));
+    k.embedding_backward(dwte, dwpe, OnDevice(k, DType::f32, {n, c}, dout),
+                         OnDevice(k, DType::i32, {1, n}, tokens));
+    return dwte.get();
+  });
+}
