@@ -100,7 +100,7 @@ void write_file(const fs::path& path, std::string_view contents) {
   file.commit();
 }
 
-void create_directories(const fs::path& path) {
+void make_directories(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
   require(!error && fs::is_directory(path), "cannot create the directory '{}': {}", path.string(),

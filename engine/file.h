@@ -53,7 +53,7 @@ std::string read_file(const fs::path& path);
 void write_file(const fs::path& path, std::string_view contents);
 
 /// Creates `path` and its parents; an Error says which directory could not be made and why.
-void create_directories(const fs::path& path);
+void make_directories(const fs::path& path);
 
 /// Flushes a directory's entries, so that a rename in it survives a power cut.
 void sync_directory(const fs::path& path);

@@ -85,7 +85,7 @@ fs::path save_checkpoint(const fs::path& out, TopoLM& model, Optimizer& optimize
   partial += ".partial";
   std::error_code error;
   fs::remove_all(partial, error);
-  create_directories(partial);
+  make_directories(partial);
   try {
     Device& device = model.kernels().device();
     {

@@ -49,12 +49,12 @@ StepReport Trainer::step(const DataLoader& data) {
   return report;
 }
 
-Losses Trainer::evaluate(const DataLoader& data, int64_t batches) {
-  const int64_t count = batches > 0 ? std::min(batches, data.eval_batches()) : data.eval_batches();
-  Losses mean{0, std::vector<double>(static_cast<size_t>(model_.config().sites())), 0};
+Losses Trainer::evaluate(const EvalLoader& data, int64_t batches) {
+  const int64_t count = batches > 0 ? std::min(batches, data.batches()) : data.batches();
+  Losses sum{0, std::vector<double>(static_cast<size_t>(model_.config().sites())), 0};
   double weights = 0;
   for (int64_t i = 0; i < count; ++i) {
-    data.eval_batch(i, tokens_, targets_);
+    const auto weight = static_cast<double>(data.batch(i, tokens_, targets_));
     // The same neighborhoods at every evaluation, and other ones than in training.
     model_.set_batch(train_.batch, train_.seq, tokens_, targets_,
                      model_.draw_neighborhoods(train_.seed, INT32_MAX, i));
@@ -62,18 +62,16 @@ Losses Trainer::evaluate(const DataLoader& data, int64_t batches) {
     model_.forward();
     model_.evaluate();
     const Losses batch = model_.losses();
-    const auto weight = static_cast<double>(
-        std::count_if(targets_.begin(), targets_.end(), [](int32_t t) { return t != -1; }));
     weights += weight;
-    mean.task += weight * batch.task;
-    mean.decay += weight * batch.decay;
-    for (size_t s = 0; s < mean.spatial.size(); ++s) mean.spatial[s] += weight * batch.spatial[s];
+    sum.task += weight * batch.task;
+    sum.decay += weight * batch.decay;
+    for (size_t s = 0; s < sum.spatial.size(); ++s) sum.spatial[s] += weight * batch.spatial[s];
   }
-  require(weights > 0, "there is nothing to evaluate: the validation data has no complete target");
-  mean.task /= weights;
-  mean.decay /= weights;
-  for (double& s : mean.spatial) s /= weights;
-  return mean;
+  require(weights > 0, "there is nothing to evaluate: the validation data has not a single target");
+  sum.task /= weights;
+  sum.decay /= weights;
+  for (double& s : sum.spatial) s /= weights;
+  return sum;
 }
 
 fs::path Trainer::save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer,

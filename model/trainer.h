@@ -30,7 +30,7 @@ class Trainer {
   StepReport step(const DataLoader& data);
 
   /// Losses over the first `batches` batches of `data` in order (0: all of it), weighted by their targets.
-  Losses evaluate(const DataLoader& data, int64_t batches);
+  Losses evaluate(const EvalLoader& data, int64_t batches);
 
   fs::path save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer, int keep);
 
