@@ -7,7 +7,7 @@
 
 namespace topolm {
 
-float to_float(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+float bf16_to_float(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 std::string_view name_of(DType t) { return t == DType::f32 ? "fp32" : t == DType::bf16 ? "bf16" : "int32"; }
 

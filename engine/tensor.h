@@ -15,7 +15,7 @@ struct bf16 {
   uint16_t bits;
 };
 
-float to_float(bf16 x);
+float bf16_to_float(bf16 x);
 
 enum class DType : uint8_t { f32, bf16, i32 };
 

@@ -315,7 +315,7 @@ std::vector<float> TopoLM::logits() {
     } else {
       halves.resize(static_cast<size_t>(logits.elements()));
       kernels_.device().download(halves.data(), logits);
-      std::transform(halves.begin(), halves.end(), out, [](bf16 h) { return to_float(h); });
+      std::transform(halves.begin(), halves.end(), out, bf16_to_float);
     }
   }
   return all;
