@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "engine/error.h"
 #include "engine/safetensors.h"
 #include "model/optimizer.h"
 #include "tests/kernel_test.h"
