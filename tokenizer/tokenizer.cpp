@@ -1,20 +1,14 @@
 #include "tokenizer/tokenizer.h"
 
 #include <algorithm>
+#include <unordered_map>
+#include <utility>
 
 #include "engine/error.h"
 #include "tokenizer/byte_alphabet.h"
 #include "tokenizer/pretokenizer.h"
 
 namespace topolm {
-
-namespace {
-
-uint64_t pair_key(int32_t left, int32_t right) {
-  return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
-}
-
-}  // namespace
 
 Tokenizer::Tokenizer(std::vector<std::string> tokens, std::vector<Merge> merges,
                      std::vector<int32_t> specials)
@@ -32,12 +26,12 @@ Tokenizer::Tokenizer(std::vector<std::string> tokens, std::vector<Merge> merges,
   for (int byte = 0; byte < 256; ++byte)
     require(byte_tokens_[byte] >= 0,
             "no token stands for the byte 0x{:02x}; a byte-level vocabulary has all 256", byte);
-  rank_of_pair_.reserve(merges_.size());
+  ranks_ = PairTable(merges_.size());
   for (size_t rank = 0; rank < merges_.size(); ++rank) {
     const auto [left, right, result] = merges_[rank];
     require(token(result) == token(left) + token(right), "merge {}: '{}' is not '{}' and '{}'", rank,
             to_byte_alphabet(token(result)), to_byte_alphabet(token(left)), to_byte_alphabet(token(right)));
-    rank_of_pair_.emplace(pair_key(left, right), static_cast<int32_t>(rank));  // a repeated merge: the first
+    ranks_.add(left, right, static_cast<int32_t>(rank));
   }
 }
 
@@ -128,10 +122,9 @@ class Tokenizer::Encoder {
   /// Remembers that symbol `at` could merge with the next one, if there is such a merge.
   void consider(int64_t at) {
     if (at < 0 || symbols_[at].next < 0) return;
-    const auto merge =
-        tokenizer_.rank_of_pair_.find(pair_key(symbols_[at].id, symbols_[symbols_[at].next].id));
-    if (merge == tokenizer_.rank_of_pair_.end()) return;
-    candidates_.push_back({merge->second, at});
+    const int32_t rank = tokenizer_.ranks_.rank(symbols_[at].id, symbols_[symbols_[at].next].id);
+    if (rank == PairTable::kNone) return;
+    candidates_.push_back({rank, at});
     std::push_heap(candidates_.begin(), candidates_.end());
   }
 

@@ -9,9 +9,9 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <utility>
 #include <vector>
+
+#include "tokenizer/pair_table.h"
 
 namespace topolm {
 
@@ -58,7 +58,7 @@ class Tokenizer {
   std::vector<Merge> merges_;
   std::vector<int32_t> specials_;
   std::array<int32_t, 256> byte_tokens_{};
-  std::unordered_map<uint64_t, int32_t> rank_of_pair_;  // left << 32 | right -> index into merges_
+  PairTable ranks_;  // pair -> index into merges_
   int32_t eot_ = -1;
 };
 
