@@ -29,10 +29,15 @@ objects = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIBRARY  := $(call objects,$(filter-out kernels/cpu/%,$(wildcard engine/*.cpp kernels/*.cpp model/*.cpp tokenizer/*.cpp)))
 KERNELS  := $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 PROGRAMS := $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),tokenize train_topolm infer bench)
+# Programs that only scripts run stay in the build directory.
+HELPERS  := $(addprefix $(BUILD)/,$(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),extract_novels))
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(HELPERS)
 
 $(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
+	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
+
+$(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 
 $(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(BUILD)/topolm.a
@@ -53,9 +58,14 @@ $(BUILD)/obj/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -c $< -o $@
 
+# Some tests run the program itself; and GPT-2's own vocabulary is fetched, not kept here.
+test: $(BUILD)/tests tokenize
+	sh tools/fetch_gpt2_vocab.sh build/gpt2
+	$(BUILD)/tests
+
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
-.PHONY: all clean
+.PHONY: all test clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
