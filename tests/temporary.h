@@ -1,9 +1,7 @@
-// A directory for one test's files, removed with everything in it.
+// A directory of a test's own, gone when the test ends.
 #pragma once
 
-#include <stdlib.h>
-
-#include <filesystem>
+#include <cstdlib>
 #include <string>
 
 #include "engine/error.h"
@@ -14,9 +12,10 @@ namespace topolm {
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    std::string name = (fs::temp_directory_path() / "topolm-test-XXXXXX").string();
-    require(mkdtemp(name.data()) != nullptr, "cannot create a directory like '{}'", name);
-    path_ = name;
+    make_directories("build/tmp");
+    std::string pattern = "build/tmp/XXXXXX";
+    require(mkdtemp(pattern.data()) != nullptr, "cannot make a directory in build/tmp");
+    path_ = pattern;
   }
   ~TemporaryDirectory() {
     std::error_code ignored;
@@ -28,8 +27,29 @@ class TemporaryDirectory {
   const fs::path& path() const { return path_; }
   fs::path operator/(const std::string& name) const { return path_ / name; }
 
+  /// Writes a file in it and returns the file's path.
+  fs::path write(const std::string& name, std::string_view contents) const {
+    write_file(path_ / name, contents);
+    return path_ / name;
+  }
+
  private:
   fs::path path_;
 };
+
+/// The message of the Error that `f` throws, or "" when it throws none. For checks on parts of a sentence.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+inline bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
 
 }  // namespace topolm

@@ -132,7 +132,7 @@ TEST_CASE("output file: nothing appears before commit, nothing stays without") {
   CHECK(read_file(path) == "new");
   CHECK(std::distance(fs::directory_iterator(directory.path()), {}) == 1);  // no temporary is left
   CHECK_THROWS_AS(OutputFile(directory / "missing" / "model"), Error);
-  CHECK_THROWS_AS(topolm::create_directories(path / "below"), Error);
+  CHECK_THROWS_AS(make_directories(path / "below"), Error);
 }
 
 TEST_CASE("output file: a full disk is an Error and the old version survives") {

@@ -78,7 +78,7 @@ Tokenizer make_tokenizer(const CorpusOptions& options, std::span<const std::stri
   return tokenizer;
 }
 
-nlohmann::ordered_json describe(const TokenFile& file) {
+nlohmann::ordered_json describe(const EncodedFile& file) {
   return {{"file", file.name}, {"bytes", file.bytes}, {"tokens", file.tokens}, {"sha256", file.sha256}};
 }
 
@@ -89,7 +89,7 @@ std::string describe(const CorpusReport& report, const std::vector<Document>& do
   meta["vocab_size"] = report.vocab_size;
   meta["eot"] = tokenizer.eot();
   meta["dtype"] = "uint16";
-  for (const TokenFile& file : report.files)
+  for (const EncodedFile& file : report.files)
     meta[file.name == "train.bin" ? "train" : "val"] = describe(file);
   for (const Document& d : documents)
     meta["sources"].push_back(
@@ -144,7 +144,7 @@ std::vector<uint16_t> encode_documents(const Tokenizer& tokenizer,
 
 CorpusReport build_corpus(const CorpusOptions& options, ThreadPool& pool) {
   const std::vector<Document> documents = read_documents(options.texts);
-  topolm::create_directories(
+  make_directories(
       options.directory);  // before the long work, so that a wrong path is known at once
   CorpusReport report;
   std::vector<std::string_view> train, validation;
@@ -170,7 +170,7 @@ CorpusReport build_corpus(const CorpusOptions& options, ThreadPool& pool) {
     report.encoding_seconds += seconds_since(start);
     const auto bytes = std::as_bytes(std::span(tokens));
     write_file(options.directory / name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-    TokenFile& file = report.files.emplace_back();
+    EncodedFile& file = report.files.emplace_back();
     file.name = name;
     for (const std::string_view text : texts) file.bytes += static_cast<int64_t>(text.size());
     file.tokens = static_cast<int64_t>(tokens.size());

@@ -33,7 +33,7 @@ struct CorpusOptions {
   double validation = 0.1;
 };
 
-struct TokenFile {
+struct EncodedFile {
   std::string name;
   int64_t bytes = 0;   // of text
   int64_t tokens = 0;  // <|endoftext|> included
@@ -45,7 +45,7 @@ struct CorpusReport {
   int32_t vocab_size = 0;
   double training_seconds = 0;
   double encoding_seconds = 0;
-  std::vector<TokenFile> files;  // train.bin and, unless validation is 0, val.bin
+  std::vector<EncodedFile> files;  // train.bin and, unless validation is 0, val.bin
 };
 
 /// Writes tokenizer.json, train.bin, val.bin and meta.json into the directory, meta.json last. Token files

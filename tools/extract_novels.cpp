@@ -27,7 +27,7 @@ std::string file_name_of(const std::string& title) {
 
 void extract(const fs::path& rdb, const fs::path& directory) {
   const std::vector<RStrings> novels = read_rdb(rdb);
-  topolm::create_directories(directory);
+  make_directories(directory);
   for (const RStrings& lines : novels) {
     std::string title, text;
     for (const auto& line : lines) {

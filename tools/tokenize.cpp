@@ -20,7 +20,7 @@ void print_report(const CorpusOptions& options, const CorpusReport& report) {
       fmt::print("            (not the {} asked for: no further pair occurs twice in this text)\n",
                  options.vocab_size);
   }
-  for (const TokenFile& file : report.files)
+  for (const EncodedFile& file : report.files)
     fmt::print("{:<11} {} tokens of {} bytes, {:.2f} bytes/token\n", file.name, file.tokens, file.bytes,
                static_cast<double>(file.bytes) / static_cast<double>(file.tokens));
   fmt::print("encoded at  {:.1f} MB/s\n", static_cast<double>(report.bytes) / 1e6 / report.encoding_seconds);
