@@ -41,6 +41,29 @@ inline void for_each_device(const std::function<void(Kernels&)>& body) {
   }
 }
 
+/// Checks that `results`, called with every device at several numbers of threads, returns the same numbers
+/// each time. A NaN is equal to a NaN.
+inline void check_same_bits_at_any_thread_count(const std::function<std::vector<Values>(Kernels&)>& results) {
+  for (auto options : test_devices()) {
+    CAPTURE(options.name);
+    CAPTURE(options.isa);
+    std::vector<Values> expected;
+    for (const int threads : {1, 2, 3, 8}) {
+      CAPTURE(threads);
+      options.threads = threads;
+      const auto kernels = make_kernels(options);
+      const std::vector<Values> got = results(*kernels);
+      if (expected.empty()) expected = got;
+      REQUIRE(got.size() == expected.size());
+      for (size_t i = 0; i < got.size(); ++i) {
+        CAPTURE(i);
+        REQUIRE(got[i].size() == expected[i].size());
+        CHECK(std::memcmp(got[i].data(), expected[i].data(), got[i].size() * sizeof(double)) == 0);
+      }
+    }
+  }
+}
+
 inline float round_to(DType dtype, double x) {
   const float f = static_cast<float>(x);
   if (dtype != DType::bf16) return f;

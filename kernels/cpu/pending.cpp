@@ -10,15 +10,6 @@ void CpuKernels::embedding_forward(const Tensor&, const Tensor&, const Tensor&, 
 void CpuKernels::embedding_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
   fail("embedding_backward is missing");
 }
-void CpuKernels::linear_forward(const Tensor&, const Tensor&, const Tensor&) {
-  fail("linear_forward is missing");
-}
-void CpuKernels::linear_backward_input(const Tensor&, const Tensor&, const Tensor&) {
-  fail("linear_backward_input is missing");
-}
-void CpuKernels::linear_backward_weight(const Tensor&, const Tensor&, const Tensor&) {
-  fail("linear_backward_weight is missing");
-}
 void CpuKernels::gelu_forward(const Tensor&, const Tensor&, Gelu) { fail("gelu_forward is missing"); }
 void CpuKernels::gelu_backward(const Tensor&, const Tensor&, const Tensor&, Gelu) {
   fail("gelu_backward is missing");
