@@ -43,21 +43,32 @@ inline void for_each_device(const std::function<void(Kernels&)>& body) {
   }
 }
 
-/// Runs `body` with 1, 2, 3 and 8 threads on every device: what it returns must be the same bits.
-inline void for_each_thread_count(const std::function<Values(Kernels&)>& body) {
-  for (DeviceOptions options : test_devices()) {
+/// Checks that `results`, called with every device at several numbers of threads, returns the same numbers
+/// each time. A NaN is equal to a NaN.
+inline void check_same_bits_at_any_thread_count(const std::function<std::vector<Values>(Kernels&)>& results) {
+  for (auto options : test_devices()) {
+    CAPTURE(options.name);
     CAPTURE(options.isa);
-    Values first;
+    std::vector<Values> expected;
     for (const int threads : {1, 2, 3, 8}) {
       CAPTURE(threads);
       options.threads = threads;
       const auto kernels = make_kernels(options);
-      const Values values = body(*kernels);
-      if (first.empty()) first = values;
-      CHECK(values.size() == first.size());
-      CHECK(std::memcmp(values.data(), first.data(), first.size() * sizeof(double)) == 0);
+      const std::vector<Values> got = results(*kernels);
+      if (expected.empty()) expected = got;
+      REQUIRE(got.size() == expected.size());
+      for (size_t i = 0; i < got.size(); ++i) {
+        CAPTURE(i);
+        REQUIRE(got[i].size() == expected[i].size());
+        CHECK(std::memcmp(got[i].data(), expected[i].data(), got[i].size() * sizeof(double)) == 0);
+      }
     }
   }
+}
+
+/// The same for a body with one result.
+inline void for_each_thread_count(const std::function<Values(Kernels&)>& body) {
+  check_same_bits_at_any_thread_count([&](Kernels& k) { return std::vector<Values>{body(k)}; });
 }
 
 inline float round_to(DType dtype, double x) {

@@ -4,15 +4,6 @@
 
 namespace topolm::TOPOLM_ISA {
 
-void CpuKernels::linear_forward(const Tensor&, const Tensor&, const Tensor&) {
-  fail("linear_forward is missing");
-}
-void CpuKernels::linear_backward_input(const Tensor&, const Tensor&, const Tensor&) {
-  fail("linear_backward_input is missing");
-}
-void CpuKernels::linear_backward_weight(const Tensor&, const Tensor&, const Tensor&) {
-  fail("linear_backward_weight is missing");
-}
 void CpuKernels::attention_forward(const Tensor&, const Tensor&, const Tensor&, int) {
   fail("attention_forward is missing");
 }

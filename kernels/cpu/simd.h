@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -15,6 +16,13 @@
 #include "engine/tensor.h"
 
 #define TOPOLM_INLINE inline __attribute__((always_inline))
+
+// Before a loop of constant length that must be unrolled, so that an array of vectors lives in registers.
+#if defined(__clang__)
+#define TOPOLM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TOPOLM_UNROLL _Pragma("GCC unroll 32")
+#endif
 
 namespace topolm::TOPOLM_ISA {
 
@@ -44,6 +52,12 @@ TOPOLM_INLINE void sweep(int64_t n, F&& f) {
   if (i < n) f(i, Partial{static_cast<int>(n - i)});
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+TOPOLM_INLINE __m256i mask_of(Partial lanes) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes.n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
 template <class To, class From>
 TOPOLM_INLINE To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -68,6 +82,8 @@ TOPOLM_INLINE vfloat load(const float* p, Full = {}) {
 TOPOLM_INLINE vfloat load(const float* p, Partial lanes) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes.n) - 1), p);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(p, mask_of(lanes));
 #else
   vfloat v{};
   for (int i = 0; i < lanes.n; ++i) v[i] = p[i];
@@ -80,6 +96,8 @@ TOPOLM_INLINE void store(float* p, vfloat v, Full = {}) { __builtin_memcpy(p, &v
 TOPOLM_INLINE void store(float* p, vfloat v, Partial lanes) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes.n) - 1), v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, mask_of(lanes), v);
 #else
   for (int i = 0; i < lanes.n; ++i) p[i] = v[i];
 #endif
@@ -101,9 +119,13 @@ TOPOLM_INLINE vfloat load(const bf16* p, Full = {}) {
 }
 
 TOPOLM_INLINE vfloat load(const bf16* p, Partial lanes) {
+#if defined(__AVX512F__)
+  return widen(bit_cast<vhalf>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << lanes.n) - 1), p)));
+#else
   vhalf h{};
   for (int i = 0; i < lanes.n; ++i) h[i] = p[i].bits;
   return widen(h);
+#endif
 }
 
 TOPOLM_INLINE void store(bf16* p, vfloat v, Full = {}) {
@@ -113,7 +135,11 @@ TOPOLM_INLINE void store(bf16* p, vfloat v, Full = {}) {
 
 TOPOLM_INLINE void store(bf16* p, vfloat v, Partial lanes) {
   const vhalf h = narrow(v);
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << lanes.n) - 1), bit_cast<__m256i>(h));
+#else
   for (int i = 0; i < lanes.n; ++i) p[i].bits = h[i];
+#endif
 }
 
 /// v, with `other` in the lanes past n.
@@ -138,15 +164,53 @@ TOPOLM_INLINE vfloat gather(const float* p, vint index) {
 #endif
 }
 
+// ---- shuffles
+// -------------------------------------------------------------------------------------------------
+
+using LaneIndices = std::make_integer_sequence<int, kLanes>;
+
+/// a[0] b[0] a[1] b[1] ...: the first kLanes of them in lo, the others in hi.
+template <int... I>
+TOPOLM_INLINE void zip(vfloat& lo, vfloat& hi, vfloat a, vfloat b, std::integer_sequence<int, I...>) {
+  lo = __builtin_shufflevector(a, b, (I % 2 * kLanes + I / 2)...);
+  hi = __builtin_shufflevector(a, b, (I % 2 * kLanes + I / 2 + kLanes / 2)...);
+}
+
+/// Transposes a square in registers. Zipping the upper half of the rows with the lower half rotates the bits
+/// of an element's address (row, column) by one; after log2(kLanes) times it is (column, row).
+TOPOLM_INLINE void transpose(vfloat (&rows)[kLanes]) {
+  TOPOLM_UNROLL
+  for (int bit = 1; bit < kLanes; bit *= 2) {
+    vfloat zipped[kLanes];
+    TOPOLM_UNROLL
+    for (int i = 0; i < kLanes / 2; ++i)
+      zip(zipped[2 * i], zipped[2 * i + 1], rows[i], rows[i + kLanes / 2], LaneIndices{});
+    TOPOLM_UNROLL
+    for (int i = 0; i < kLanes; ++i) rows[i] = zipped[i];
+  }
+}
+
+/// Lane i of the result is lane i ^ kBit of v.
+template <int kBit, int... I>
+TOPOLM_INLINE vfloat swap_lanes(vfloat v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I ^ kBit)...);
+}
+
 // ---- reductions, always in the same order
 // --------------------------------------------------------------------
 
+/// Halves the vector until one lane is left.
+template <int kBit = kLanes / 2, class F>
+TOPOLM_INLINE float reduce(vfloat v, F&& f) {
+  v = f(v, swap_lanes<kBit>(v, LaneIndices{}));
+  if constexpr (kBit > 1)
+    return reduce<kBit / 2>(v, f);
+  else
+    return v[0];
+}
+
 TOPOLM_INLINE float reduce_add(vfloat v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  return reduce(v, [](vfloat a, vfloat b) { return a + b; });
 }
 
 TOPOLM_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
@@ -155,11 +219,7 @@ TOPOLM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 TOPOLM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 TOPOLM_INLINE float reduce_max(vfloat v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+  return reduce(v, [](vfloat a, vfloat b) { return max(a, b); });
 }
 
 // ---- functions

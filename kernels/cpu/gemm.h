@@ -1,0 +1,129 @@
+// Matrix products in the manner of Goto and van de Geijn (2008): both operands are copied into panels, in the
+// order in which a register tile reads them, and a micro-kernel keeps kTileRows x kTileCols sums in
+// registers. Packing is where bf16 becomes fp32 and where a transposed operand is turned round, so one
+// micro-kernel serves the three products of a linear layer, and attention.
+#pragma once
+
+#include "engine/parallel.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu_device.h"
+
+namespace topolm::TOPOLM_ISA {
+
+// The tile leaves room for two vectors of B and one of A among the registers, and has more independent sums
+// than the FMA units have in flight. 14 divides the published model's 784, 588 = 3*196 and 3136.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 14;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6;
+#elif defined(__aarch64__)
+constexpr int kTileRows = 8;
+#else
+constexpr int kTileRows = 4;
+#endif
+constexpr int kTileCols = 2 * kLanes;
+
+/// sums += a b: R rows of V vectors, in registers. Element (i, k) of a is at a[i * kAcross + k * kAlong]; row
+/// k of b at b + k * ldb.
+template <int R, int V, int kAcross, int kAlong>
+TOPOLM_INLINE void multiply_add(vfloat (&sums)[R][V], const float* a, const float* b, int64_t ldb,
+                                int64_t depth) {
+  for (int64_t k = 0; k < depth; ++k) {
+    vfloat row[V];
+    TOPOLM_UNROLL
+    for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes);
+    TOPOLM_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const vfloat x = splat(a[i * kAcross]);
+      TOPOLM_UNROLL
+      for (int v = 0; v < V; ++v) sums[i][v] += x * row[v];
+    }
+    a += kAlong;
+    b += ldb;
+  }
+}
+
+/// Copies a panel of `width` <= W lines: out[k * W + i] = x[i * across + k * along] for k < depth, and 0 for
+/// i in [width, W). One of the strides is 1. May write kLanes floats past the panel when W is not a multiple
+/// of kLanes: pack neighbouring panels in ascending order.
+template <int W, class T>
+TOPOLM_INLINE void pack_panel(float* out, const T* x, int64_t across, int64_t along, int64_t width,
+                              int64_t depth) {
+  static_assert(W % kLanes == 0 || W < kLanes);
+  if (along == 1) {
+    sweep(depth, [&](int64_t k, auto lanes) {
+      for (int g = 0; g < W; g += kLanes) {
+        vfloat square[kLanes];
+        TOPOLM_UNROLL
+        for (int i = 0; i < kLanes; ++i)
+          square[i] = g + i < width ? load(x + (g + i) * across + k, lanes) : vfloat{};
+        transpose(square);
+        const int64_t rows = min(kLanes, depth - k);
+        for (int64_t i = 0; i < rows; ++i) store(out + (k + i) * W + g, square[i]);
+      }
+    });
+    return;
+  }
+  for (int64_t k = 0; k < depth; ++k)
+    for (int g = 0; g < W; g += kLanes) {
+      const T* const p = x + k * along + g;
+      const int64_t n = width - g;
+      store(out + k * W + g, n >= kLanes ? load(p)
+                             : n > 0     ? load(p, Partial{static_cast<int>(n)})
+                                         : vfloat{});
+    }
+}
+
+/// A matrix where it lies: element (i, j) is at data[i * row_stride + j * col_stride]; one stride is 1.
+struct Matrix {
+  void* data;
+  DType dtype;
+  int64_t row_stride, col_stride;
+
+  Matrix transposed() const { return {data, dtype, col_stride, row_stride}; }
+};
+
+/// The tensor's rows and columns. Throws Error unless it is fp32 or bf16.
+TOPOLM_INLINE Matrix matrix(const Tensor& t) {
+  return {t.dtype == DType::bf16 ? t.data : t.f32(), t.dtype, t.cols(), 1};
+}
+
+/// c [m, n] = a [m, k] b [k, n], or += when `accumulate` (then c is fp32); c is row-major. Any dtypes.
+void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix& a, const Matrix& b,
+          int64_t m, int64_t n, int64_t k, bool accumulate);
+
+/// Dot products of M vectors with kLanes rows: lane r of out[i] = row r of `rows` . x[i]. Each product adds
+/// in an order that depends on neither M nor the neighbouring rows.
+template <int M, class T>
+TOPOLM_INLINE void dot_rows(vfloat (&out)[M], const T* rows, int64_t row_stride, int64_t n_rows,
+                            const float* x, int64_t x_stride, int64_t n) {
+  constexpr int kStreams =
+      4;  // rows read side by side: enough independent sums to hide the latency of an FMA
+  vfloat sums[M][kLanes] = {};
+  for (int64_t r = 0; r < n_rows; r += kStreams) {
+    const T* row[kStreams];
+    for (int s = 0; s < kStreams; ++s) row[s] = rows + min(r + s, n_rows - 1) * row_stride;
+    vfloat sum[M][kStreams] = {};
+    sweep(
+        n, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+          TOPOLM_UNROLL
+          for (int s = 0; s < kStreams; ++s) {
+            const vfloat w = load(row[s] + i, lanes);
+            TOPOLM_UNROLL
+            for (int j = 0; j < M; ++j) sum[j][s] += w * load(x + j * x_stride + i, lanes);
+          }
+        });
+    TOPOLM_UNROLL
+    for (int j = 0; j < M; ++j)
+      for (int s = 0; s < kStreams; ++s) sums[j][r + s] = sum[j][s];
+  }
+  for (int j = 0; j < M; ++j) {
+    transpose(sums[j]);
+    TOPOLM_UNROLL
+    for (int half = kLanes / 2; half > 0; half /= 2) TOPOLM_UNROLL
+    for (int i = 0; i < half; ++i) sums[j][i] += sums[j][i + half];
+    out[j] = sums[j][0];
+  }
+}
+
+}  // namespace topolm::TOPOLM_ISA

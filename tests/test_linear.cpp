@@ -1,0 +1,180 @@
+#include "engine/error.h"
+#include "tests/kernel_test.h"
+
+using namespace topolm;
+using namespace topolm::test;
+
+namespace {
+
+/// x [n, in] weight^T, weight [out, in].
+Values linear(const Values& x, const Values& weight, int64_t n, int64_t in, int64_t out) {
+  Values y(static_cast<size_t>(n * out));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t o = 0; o < out; ++o)
+      for (int64_t k = 0; k < in; ++k) y[i * out + o] += x[i * in + k] * weight[o * in + k];
+  return y;
+}
+
+struct Gradient {
+  Values dx, dweight;
+};
+
+Gradient linear_backward(const Values& dy, const Values& x, const Values& weight, int64_t n, int64_t in,
+                         int64_t out) {
+  Gradient g{Values(x.size()), Values(weight.size())};
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t o = 0; o < out; ++o)
+      for (int64_t k = 0; k < in; ++k) {
+        g.dx[i * in + k] += dy[i * out + o] * weight[o * in + k];
+        g.dweight[o * in + k] += dy[i * out + o] * x[i * in + k];
+      }
+  return g;
+}
+
+struct Sizes {
+  int64_t n, in, out;
+};
+
+constexpr DType kFloat = DType::f32, kHalf = DType::bf16;
+
+}  // namespace
+
+TEST_CASE("linear: forward and both gradients against double precision") {
+  constexpr Sizes kSizes[] = {{1, 1, 1},      {1, 36, 108},  {2, 49, 7},    {3, 196, 33},  {4, 17, 65},
+                              {5, 1, 3},      {7, 36, 144},  {14, 196, 32}, {31, 49, 196}, {64, 131, 67},
+                              {29, 1031, 16}, {1027, 5, 34}, {6, 13, 2053}};
+  for (const Sizes& size : kSizes) {
+    const int64_t n = size.n, in = size.in, out = size.out;
+    CAPTURE(n);
+    CAPTURE(in);
+    CAPTURE(out);
+    for (const auto& types : {std::pair{kFloat, kFloat}, {kHalf, kHalf}, {kHalf, kFloat}, {kFloat, kHalf}}) {
+      const DType input = types.first, output = types.second;
+      const Values x = random_values(n * in, 1, input), weight = random_values(out * in, 2, input);
+      const Values dy = random_values(n * out, 3, input), dweight0 = random_values(out * in, 4);
+      const Values y = linear(x, weight, n, in, out);
+      Gradient g = linear_backward(dy, x, weight, n, in, out);
+      if (n * in * out < 10000) {
+        CHECK(finite_difference_error([&](const Values& v) { return dot(linear(v, weight, n, in, out), dy); },
+                                      x, g.dx) < 1e-6);
+        CHECK(finite_difference_error([&](const Values& v) { return dot(linear(x, v, n, in, out), dy); },
+                                      weight, g.dweight) < 1e-6);
+      }
+      for (size_t i = 0; i < dweight0.size(); ++i) g.dweight[i] += dweight0[i];
+
+      for_each_device([&](Kernels& k) {
+        const OnDevice x_(k, input, {n, in}, x), weight_(k, input, {out, in}, weight);
+        const OnDevice dy_(k, input, {n, out}, dy);
+        OnDevice y_(k, output, {n, out}), dx_(k, output, {n, in}), dweight_(k, kFloat, {out, in}, dweight0);
+        k.linear_forward(y_, x_, weight_);
+        CHECK(relative_error(y_.get(), y) < tolerance(output));
+        k.linear_backward_input(dx_, dy_, weight_);
+        CHECK(relative_error(dx_.get(), g.dx) < tolerance(output));
+        k.linear_backward_weight(dweight_, dy_, x_);
+        CHECK(relative_error(dweight_.get(), g.dweight) < tolerance(kFloat));
+      });
+    }
+  }
+}
+
+TEST_CASE("linear: products that are cut into blocks of every dimension") {
+  // More columns than are packed at a time (8 MB of them), and more than one block of K, for fp32 and for
+  // bf16, whose sums over K wait in fp32.
+  const int64_t n = 16, in = 2500, out = 2900;
+  const Values x = random_values(n * in, 1, kHalf), weight = random_values(out * in, 2, kHalf);
+  const Values dy = random_values(n * out, 3, kHalf);
+  const Values y = linear(x, weight, n, in, out);
+  const Gradient g = linear_backward(dy, x, weight, n, in, out);
+  for_each_device([&](Kernels& k) {
+    const OnDevice x_(k, kHalf, {n, in}, x), weight_(k, kHalf, {out, in}, weight),
+        dy_(k, kHalf, {n, out}, dy);
+    for (const DType dtype : {kFloat, kHalf}) {
+      OnDevice y_(k, dtype, {n, out}), dx_(k, dtype, {n, in});
+      k.linear_forward(y_, x_, weight_);
+      CHECK(relative_error(y_.get(), y) < (dtype == kHalf ? 2e-3 : 2e-6));  // rounded once: 2^-9 at most
+      k.linear_backward_input(dx_, dy_, weight_);
+      CHECK(relative_error(dx_.get(), g.dx) < (dtype == kHalf ? 2e-3 : 2e-6));
+    }
+  });
+}
+
+TEST_CASE("linear: a row is the same, within rounding, alone and among others") {
+  const int64_t n = 20, in = 196, out = 588;
+  const Values x = random_values(n * in, 1), weight = random_values(out * in, 2);
+  for_each_device([&](Kernels& k) {
+    OnDevice x_(k, kFloat, {n, in}, x), weight_(k, kFloat, {out, in}, weight), all(k, kFloat, {n, out});
+    k.linear_forward(all, x_, weight_);
+    OnDevice alone(k, kFloat, {n, out});
+    for (int64_t i = 0; i < n; ++i)
+      k.linear_forward(alone.tensor().row_range(i, 1), x_.tensor().row_range(i, 1), weight_);
+    CHECK(relative_error(alone.get(), all.get()) < 1e-6);
+    OnDevice by_four(k, kFloat, {n, out});
+    for (int64_t i = 0; i < n; i += 4)
+      k.linear_forward(by_four.tensor().row_range(i, 4), x_.tensor().row_range(i, 4), weight_);
+    CHECK(by_four.get() == alone.get());  // decoding does not depend on how many rows are decoded together
+  });
+}
+
+TEST_CASE("linear: only the output is written") {
+  // Outputs are rows 1.. of a larger NaN-filled tensor: what surrounds them must stay NaN.
+  for (const int64_t n : {1, 3, 15})
+    for_each_device([&](Kernels& k) {
+      const int64_t in = 37, out = 41;
+      const OnDevice x(k, kFloat, {n, in}, random_values(n * in, 1));
+      const OnDevice weight(k, kFloat, {out, in}, random_values(out * in, 2));
+      const OnDevice dy(k, kFloat, {n, out}, random_values(n * out, 3));
+      const auto check_surroundings = [](const OnDevice& t, int64_t columns) {
+        const Values v = t.get();
+        const size_t rows = v.size() / static_cast<size_t>(columns);
+        for (size_t i = 0; i < v.size(); ++i) {
+          const size_t row = i / static_cast<size_t>(columns);
+          REQUIRE(std::isnan(v[i]) == (row == 0 || row + 1 == rows));
+        }
+      };
+      for (const DType dtype : {kFloat, kHalf}) {
+        OnDevice y(k, dtype, {n + 2, out}), dx(k, dtype, {n + 2, in});
+        k.linear_forward(y.tensor().row_range(1, n), x, weight);
+        check_surroundings(y, out);
+        k.linear_backward_input(dx.tensor().row_range(1, n), dy, weight);
+        check_surroundings(dx, in);
+      }
+      OnDevice dweight(k, kFloat, {out + 2, in});
+      k.fill(dweight.tensor().row_range(1, out), 0);
+      k.linear_backward_weight(dweight.tensor().row_range(1, out), dy, x);
+      check_surroundings(dweight, in);
+    });
+}
+
+TEST_CASE("linear: the same bits at any number of threads") {
+  for (const Sizes& size : {Sizes{2, 196, 588}, {300, 196, 196}, {97, 1100, 70}})
+    for (const DType dtype : {kFloat, kHalf}) {
+      const int64_t n = size.n, in = size.in, out = size.out;
+      const Values x = random_values(n * in, 1, dtype), weight = random_values(out * in, 2, dtype);
+      const Values dy = random_values(n * out, 3, dtype), dweight0 = random_values(out * in, 4);
+      check_same_bits_at_any_thread_count([&](Kernels& k) {
+        const OnDevice x_(k, dtype, {n, in}, x), weight_(k, dtype, {out, in}, weight),
+            dy_(k, dtype, {n, out}, dy);
+        OnDevice y(k, dtype, {n, out}), dx(k, dtype, {n, in}), dweight(k, kFloat, {out, in}, dweight0);
+        k.linear_forward(y, x_, weight_);
+        k.linear_backward_input(dx, dy_, weight_);
+        k.linear_backward_weight(dweight, dy_, x_);
+        return std::vector{y.get(), dx.get(), dweight.get()};
+      });
+    }
+}
+
+TEST_CASE("linear: shapes and types that do not fit are errors") {
+  for_each_device([&](Kernels& k) {
+    const OnDevice x(k, kFloat, {5, 7}), weight(k, kFloat, {3, 7}), y(k, kFloat, {5, 3}),
+        other(k, kFloat, {5, 8});
+    const OnDevice ids(k, DType::i32, {5, 7}), half(k, kHalf, {3, 7});
+    CHECK_THROWS_AS(k.linear_forward(y, other, weight), Error);
+    CHECK_THROWS_AS(k.linear_forward(other, x, weight), Error);
+    CHECK_THROWS_AS(k.linear_forward(y, ids, weight), Error);
+    CHECK_THROWS_AS(k.linear_backward_input(other, y, weight), Error);
+    CHECK_THROWS_AS(k.linear_backward_input(x, other, weight), Error);
+    CHECK_THROWS_AS(k.linear_backward_weight(other, y, x), Error);
+    CHECK_THROWS_AS(k.linear_backward_weight(weight, other, x), Error);
+    CHECK_THROWS_AS(k.linear_backward_weight(half, y, x), Error);
+  });
+}
