@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include <cstring>
+#include <fstream>
 #include <vector>
 
 #include "engine/error.h"
@@ -34,7 +34,8 @@ std::vector<uint16_t> random_tokens(int64_t count, uint32_t vocabulary, uint32_t
 }
 
 std::string complaint(const fs::path& path, const std::string& contents) {
-  write_file(path, contents);
+  fs::remove(path);
+  std::ofstream(path, std::ios::binary) << contents;  // write_file would wait for the disk
   try {
     const TokenFile file(path);
     return "";
