@@ -123,6 +123,12 @@ fs::path save_checkpoint(const fs::path& out, TopoLM& model, Optimizer& optimize
   return final;
 }
 
+void remove_checkpoints(const fs::path& out) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(out, error))
+    if (entry.path().filename().string().starts_with(kPrefix)) fs::remove_all(entry.path(), error);
+}
+
 std::optional<fs::path> find_checkpoint(const fs::path& path) {
   if (fs::exists(path / "model.safetensors")) return path;
   const auto all = list_checkpoints(path);

@@ -29,6 +29,9 @@ fs::path save_checkpoint(const fs::path& out, TopoLM& model, Optimizer& optimize
 /// `path` itself if it holds a model, else its newest checkpoint; nullopt when there is none.
 std::optional<fs::path> find_checkpoint(const fs::path& path);
 
+/// Removes every checkpoint of `out`, half-written ones too.
+void remove_checkpoints(const fs::path& out);
+
 /// Each throws Error naming the file when it is missing, damaged, or of another shape.
 ModelConfig load_config(const fs::path& checkpoint);
 TrainerState load_trainer_state(const fs::path& checkpoint);

@@ -1,5 +1,6 @@
 // train_topolm: a token file -> a trained topographic language model.
 #include <chrono>
+#include <cmath>
 #include <optional>
 
 #include "engine/interrupt.h"
@@ -23,7 +24,8 @@ struct Options {
   int keep = 1;
   std::optional<std::string> dtype, site, distance, aggregation, schedule, gelu;
   std::optional<int64_t> steps, warmup, decay_steps;
-  std::optional<int> batch, seq, accumulate, n_layer, n_head, n_embd, block_size, vocab_size, radius, neighborhoods;
+  std::optional<int> batch, seq, accumulate, n_layer, n_head, n_embd, block_size, vocab_size, radius,
+      neighborhoods;
   std::optional<double> lr, min_lr, beta1, beta2, eps, weight_decay, clip, activation_decay;
   std::optional<uint64_t> seed;
   std::vector<double> alpha;
@@ -33,7 +35,8 @@ struct Options {
 void add_flags(CLI::App& app, Options& o) {
   app.add_option("DATA", o.data, "tokens: raw uint16, or an llm.c shard")->required();
   app.add_option("--val", o.val, "validation tokens (default: val.bin beside DATA, else DATA's last tenth)");
-  app.add_option("--tokenizer", o.tokenizer, "tokenizer.json to keep with the model (default: the one beside DATA)");
+  app.add_option("--tokenizer", o.tokenizer,
+                 "tokenizer.json to keep with the model (default: the one beside DATA)");
   app.add_option("--out", o.out, "directory for checkpoints and metrics")->capture_default_str();
   app.add_flag("--resume", o.resume, "continue from the newest checkpoint in --out");
   app.add_flag("--overwrite", o.overwrite, "replace the checkpoints in --out");
@@ -51,13 +54,16 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--vocab-size", o.vocab_size, "default: the tokenizer's, rounded up to 64")->group("Model");
   app.add_option("--gelu", o.gelu, "erf or tanh")->group("Model");
 
-  app.add_option("--alpha", o.alpha, "weight of the spatial loss: one for all sites or one a site; 0 is the control")
+  app.add_option("--alpha", o.alpha,
+                 "weight of the spatial loss: one for all sites or one a site; 0 is the control")
       ->delimiter(',')
       ->group("Topography");
   app.add_option("--sheet", o.sheet, "rows,columns of the unit grid")->delimiter(',')->group("Topography");
-  app.add_option("--radius", o.radius, "a neighborhood is the units nearer than this (Linf)")->group("Topography");
+  app.add_option("--radius", o.radius, "a neighborhood is the units nearer than this (Linf)")
+      ->group("Topography");
   app.add_option("--neighborhoods", o.neighborhoods, "drawn a site and micro-batch")->group("Topography");
-  app.add_option("--site", o.site, "pre or post: tap before or after the residual addition")->group("Topography");
+  app.add_option("--site", o.site, "pre or post: tap before or after the residual addition")
+      ->group("Topography");
   app.add_option("--distance", o.distance, "l2, l1 or linf")->group("Topography");
   app.add_option("--aggregation", o.aggregation, "mean or max over neighborhoods")->group("Topography");
   app.add_option("--activation-decay", o.activation_decay, "weight of the mean squared activation")
@@ -75,17 +81,22 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--min-lr", o.min_lr, "last learning rate (default: a tenth of --lr)")->group("Training");
   app.add_option("--warmup", o.warmup, "steps of linear warm-up")->group("Training");
   app.add_option("--schedule", o.schedule, "cosine, linear or constant")->group("Training");
-  app.add_option("--decay-steps", o.decay_steps, "step at which --min-lr is reached; 0 is --steps")->group("Training");
+  app.add_option("--decay-steps", o.decay_steps, "step at which --min-lr is reached; 0 is --steps")
+      ->group("Training");
   app.add_option("--beta1", o.beta1, "AdamW")->group("Training");
   app.add_option("--beta2", o.beta2, "AdamW")->group("Training");
   app.add_option("--eps", o.eps, "AdamW")->group("Training");
   app.add_option("--weight-decay", o.weight_decay, "AdamW, on matrices and embeddings")->group("Training");
   app.add_option("--clip", o.clip, "largest gradient norm; 0 does not clip")->group("Training");
 
-  app.add_option("--eval-every", o.eval_every, "steps between validations; 0 only at the end")->capture_default_str();
+  app.add_option("--eval-every", o.eval_every, "steps between validations; 0 only at the end")
+      ->capture_default_str();
   app.add_option("--eval-batches", o.eval_batches, "batches a validation; 0 is all")->capture_default_str();
-  app.add_option("--save-every", o.save_every, "steps between checkpoints; 0 only at the end")->capture_default_str();
-  app.add_option("--keep", o.keep, "checkpoints to keep; 0 is all")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--save-every", o.save_every, "steps between checkpoints; 0 only at the end")
+      ->capture_default_str();
+  app.add_option("--keep", o.keep, "checkpoints to keep; 0 is all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
 }
 
 template <class T>
@@ -110,14 +121,17 @@ void apply_flags(const Options& o, ModelConfig& m, TrainConfig& t) {
   if (!o.alpha.empty()) m.topography.alpha = o.alpha;
   apply(o.radius, m.topography.radius), apply(o.neighborhoods, m.topography.neighborhoods);
   apply(o.activation_decay, m.topography.activation_decay);
-  apply_word(o.gelu, m.gelu), apply_word(o.site, m.topography.tap), apply_word(o.distance, m.topography.distance);
+  apply_word(o.gelu, m.gelu), apply_word(o.site, m.topography.tap),
+      apply_word(o.distance, m.topography.distance);
   apply_word(o.aggregation, m.topography.aggregation);
 
   apply(o.steps, t.steps), apply(o.batch, t.batch), apply(o.seq, t.seq), apply(o.accumulate, t.accumulate);
   if (o.lr) t.lr = *o.lr, t.min_lr = *o.lr / 10;
   apply(o.min_lr, t.min_lr), apply(o.warmup, t.warmup), apply(o.decay_steps, t.decay_steps);
-  apply(o.beta1, t.beta1), apply(o.beta2, t.beta2), apply(o.eps, t.eps), apply(o.weight_decay, t.weight_decay);
-  apply(o.clip, t.clip), apply(o.seed, t.seed), apply_word(o.schedule, t.schedule), apply_word(o.dtype, t.dtype);
+  apply(o.beta1, t.beta1), apply(o.beta2, t.beta2), apply(o.eps, t.eps),
+      apply(o.weight_decay, t.weight_decay);
+  apply(o.clip, t.clip), apply(o.seed, t.seed), apply_word(o.schedule, t.schedule),
+      apply_word(o.dtype, t.dtype);
 }
 
 /// The token streams and the tokenizer they were made with.
@@ -145,8 +159,9 @@ Data open_data(const Options& o) {
   const fs::path tokenizer = o.tokenizer.empty() ? beside / "tokenizer.json" : fs::path(o.tokenizer);
   if (!o.tokenizer.empty() || fs::exists(tokenizer)) {
     const int known = load_tokenizer(tokenizer).vocab_size();
-    require(largest < known, "'{}' holds the token id {}, but '{}' has only {} tokens; they do not belong together",
-            o.data, largest, tokenizer.string(), known);
+    require(largest < known,
+            "'{}' holds the token id {}, but '{}' has only {} tokens; they do not belong together", o.data,
+            largest, tokenizer.string(), known);
     d.tokenizer = read_file(tokenizer);
     largest = known - 1;
   }
@@ -154,9 +169,9 @@ Data open_data(const Options& o) {
   return d;
 }
 
-void configure(const Options& o, const Data& data, const std::optional<fs::path>& checkpoint, const Kernels& kernels,
+/// Defaults, then the checkpoint or the preset and --config, then what the command line gives.
+void configure(const Options& o, const Data& data, const std::optional<fs::path>& checkpoint,
                ModelConfig& model, TrainConfig& train, std::string& preset) {
-  (void)kernels;
   if (checkpoint) {
     model = load_config(*checkpoint);
     train = load_trainer_state(*checkpoint).train;
@@ -190,21 +205,27 @@ void print_plan(const Options& o, const Data& d, const ModelConfig& m, const Tra
              d.train.format());
   if (d.val)
     fmt::print("validation  {}: {} tokens\n", d.val_source, human_count(static_cast<double>(d.val->size())));
-  fmt::print("model       {}: {} layers, {} units = {}x{}, {} heads of {}, context {}, vocabulary {}: {} parameters\n",
-             preset, m.n_layer, m.n_embd, g.rows, g.cols, m.n_head, m.head_size(), m.block_size, m.vocab_size,
-             human_count(static_cast<double>(m.parameters())));
-  fmt::print("topography  {} sites tapped {} the residual addition, alpha {}, {} neighborhoods of {}x{}, {} distance\n",
-             m.sites(), g.tap == Tap::pre ? "before" : "after", fmt::join(g.alpha, " "), g.neighborhoods,
-             2 * g.radius - 1, 2 * g.radius - 1, to_word(g.distance));
-  fmt::print("training    {} steps of {} x {} x {} tokens, {}, lr {} to {} ({}, {} warm-up), seed {}\n", t.steps,
-             t.accumulate, t.batch, t.seq, to_word(t.dtype), t.lr, t.min_lr, to_word(t.schedule), t.warmup, t.seed);
+  fmt::print(
+      "model       {}: {} layers, {} units = {}x{}, {} heads of {}, context {}, vocabulary {}: {} "
+      "parameters\n",
+      preset, m.n_layer, m.n_embd, g.rows, g.cols, m.n_head, m.head_size(), m.block_size, m.vocab_size,
+      human_count(static_cast<double>(m.parameters())));
+  fmt::print(
+      "topography  {} sites tapped {} the residual addition, alpha {}, {} neighborhoods of {}x{}, {} "
+      "distance\n",
+      m.sites(), g.tap == Tap::pre ? "before" : "after", fmt::join(g.alpha, " "), g.neighborhoods,
+      2 * g.radius - 1, 2 * g.radius - 1, to_word(g.distance));
+  fmt::print("training    {} steps of {} x {} x {} tokens, {}, lr {} to {} ({}, {} warm-up), seed {}\n",
+             t.steps, t.accumulate, t.batch, t.seq, to_word(t.dtype), t.lr, t.min_lr, to_word(t.schedule),
+             t.warmup, t.seed);
   fmt::print("output      {}\n", o.out);
   std::fflush(stdout);
 }
 
 std::vector<std::string> metric_columns(int sites) {
-  std::vector<std::string> columns = {"step", "task_loss", "spatial_loss", "total_loss", "grad_norm", "lr",
-                                      "tokens_per_second", "val_task_loss", "val_spatial_loss"};
+  std::vector<std::string> columns = {
+      "step", "task_loss",         "spatial_loss",  "total_loss",      "grad_norm",
+      "lr",   "tokens_per_second", "val_task_loss", "val_spatial_loss"};
   for (int site = 0; site < sites; ++site) columns.push_back("spatial_loss." + site_name(site));
   return columns;
 }
@@ -229,11 +250,12 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
     const StepReport r = trainer.step(batches);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     average = average == 0 ? seconds : 0.9 * average + 0.1 * seconds;
-    progress.update(fmt::format(
-        "step {}/{}  loss {:.4f}  spatial {:.4f}  norm {:.2f}  lr {:.2e}  {} tok/s  {:.0f} % of matrix speed  ETA {}",
-        r.step, t.steps, r.losses.task, r.losses.mean_spatial(), r.norm, r.lr, human_count(tokens / average),
-        100 * m.flops_per_token(t.seq) * tokens / average / speed,
-        human_duration(average * static_cast<double>(t.steps - r.step))));
+    progress.update(
+        fmt::format("step {}/{}  loss {:.4f}  spatial {:.4f}  norm {:.2f}  lr {:.2e}  {} tok/s  {:.0f} % of "
+                    "matrix speed  ETA {}",
+                    r.step, t.steps, r.losses.task, r.losses.mean_spatial(), r.norm, r.lr,
+                    human_count(tokens / average), 100 * m.flops_per_token(t.seq) * tokens / average / speed,
+                    human_duration(average * static_cast<double>(t.steps - r.step))));
 
     std::optional<double> val_task, val_spatial;
     const bool last = r.step == t.steps, stop = interrupted();
@@ -243,8 +265,14 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
       progress.print(fmt::format("step {:>6}  validation loss {:.4f}  spatial {:.4f}", r.step, v.task,
                                  v.mean_spatial()));
     }
-    std::vector<std::optional<double>> row = {static_cast<double>(r.step), r.losses.task, r.losses.mean_spatial(),
-                                              r.losses.total(m.topography), r.norm, r.lr, tokens / seconds, val_task,
+    std::vector<std::optional<double>> row = {static_cast<double>(r.step),
+                                              r.losses.task,
+                                              r.losses.mean_spatial(),
+                                              r.losses.total(m.topography),
+                                              r.norm,
+                                              r.lr,
+                                              tokens / seconds,
+                                              val_task,
                                               val_spatial};
     row.insert(row.end(), r.losses.spatial.begin(), r.losses.spatial.end());
     metrics.row(row);
@@ -264,20 +292,23 @@ void run(const Options& o) {
   const Data data = open_data(o);
   const auto kernels = make_kernels(o.device);
   const auto existing = find_checkpoint(o.out);
-  require(!o.resume || existing, "there is no checkpoint in '{}' to resume; leave --resume out to start", o.out);
-  require(o.resume || o.overwrite || !existing,
-          "'{}' holds a model already ({}); continue it with --resume, choose another --out, or replace it with "
-          "--overwrite",
-          o.out, existing ? existing->filename().string() : "");
+  require(!o.resume || existing, "there is no checkpoint in '{}' to resume; leave --resume out to start",
+          o.out);
+  require(
+      o.resume || o.overwrite || !existing,
+      "'{}' holds a model already ({}); continue it with --resume, choose another --out, or replace it with "
+      "--overwrite",
+      o.out, existing ? existing->filename().string() : "");
 
   ModelConfig model;
   TrainConfig train;
   std::string preset;
-  configure(o, data, o.resume ? existing : std::nullopt, *kernels, model, train, preset);
+  configure(o, data, o.resume ? existing : std::nullopt, model, train, preset);
   model.check();
   train.check(model);
   require(data.train.max_token() < model.vocab_size,
-          "'{}' holds the token id {}, but the model's vocabulary has {} entries; use the data it was made for or "
+          "'{}' holds the token id {}, but the model's vocabulary has {} entries; use the data it was made "
+          "for or "
           "a larger --vocab-size",
           o.data, data.train.max_token(), model.vocab_size);
   const DataLoader long_enough(data.train, train.batch, train.seq, train.seed);
@@ -285,10 +316,11 @@ void run(const Options& o) {
   std::optional<int64_t> resumed_at;
   if (o.resume) {
     const TrainerState state = load_trainer_state(*existing);
-    const auto tokens = state.data.is_object() ? state.data.value("tokens", data.train.size()) : data.train.size();
+    const auto tokens =
+        state.data.is_object() ? state.data.value("tokens", data.train.size()) : data.train.size();
     require(tokens == data.train.size(),
-            "'{}' was trained on {} tokens, but '{}' gives {}; resume needs the same data", existing->string(), tokens,
-            o.data, data.train.size());
+            "'{}' was trained on {} tokens, but '{}' gives {}; resume needs the same data",
+            existing->string(), tokens, o.data, data.train.size());
     resumed_at = state.step;
   }
   const double speed = measure_matrix_speed(*kernels, train.dtype);
