@@ -14,16 +14,6 @@ void CpuKernels::gelu_forward(const Tensor&, const Tensor&, Gelu) { fail("gelu_f
 void CpuKernels::gelu_backward(const Tensor&, const Tensor&, const Tensor&, Gelu) {
   fail("gelu_backward is missing");
 }
-void CpuKernels::attention_forward(const Tensor&, const Tensor&, const Tensor&, int) {
-  fail("attention_forward is missing");
-}
-void CpuKernels::attention_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                    int) {
-  fail("attention_backward is missing");
-}
-void CpuKernels::attention_cached(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int) {
-  fail("attention_cached is missing");
-}
 void CpuKernels::cross_entropy_forward(const Tensor&, const Tensor&, const Tensor&) {
   fail("cross_entropy_forward is missing");
 }
