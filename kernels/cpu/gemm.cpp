@@ -47,16 +47,6 @@ __attribute__((noinline)) void compute_tile(T* c, int64_t ldc, const float* adde
     });
 }
 
-/// Calls f with the address of element (i, j), of the matrix's type.
-template <class F>
-TOPOLM_INLINE void at(const Matrix& x, int64_t i, int64_t j, F&& f) {
-  const int64_t offset = i * x.row_stride + j * x.col_stride;
-  if (x.dtype == DType::bf16)
-    f(static_cast<bf16*>(x.data) + offset);
-  else
-    f(static_cast<float*>(x.data) + offset);
-}
-
 /// The last panel of B is one vector wide where that is enough: 196 = 6 * 32 + 4 columns cost 208, not 224.
 TOPOLM_INLINE bool is_narrow(int64_t cols) { return cols <= kLanes; }
 
@@ -86,7 +76,7 @@ void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix&
         const int64_t panel = task / depth_chunks, j = panel * kTileCols, width = min(kTileCols, cols - j);
         const int64_t k1 = task % depth_chunks * kPackDepth, count = min(kPackDepth, depth - k1);
         float* const out = packed_b + j * depth;
-        at(b, k0 + k1, j0 + j, [&](const auto* x) {
+        with_elements(b.from(k0 + k1, j0 + j), [&](const auto* x) {
           if (is_narrow(width))
             pack_panel<kLanes>(out + k1 * kLanes, x, b.col_stride, b.row_stride, width, count);
           else
@@ -98,7 +88,7 @@ void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix&
         const int64_t begin = task * task_panels * kTileRows, end = min(m, begin + task_panels * kTileRows);
         float* const packed_a = workspace.of_thread(thread, task_panels * kTileRows * depth_max + kLanes);
         for (int64_t i = begin; i < end; i += kTileRows)
-          at(a, i, k0, [&](const auto* x) {
+          with_elements(a.from(i, k0), [&](const auto* x) {
             pack_panel<kTileRows>(packed_a + (i - begin) * depth, x, a.row_stride, a.col_stride,
                                   min(kTileRows, end - i), depth);
           });
@@ -115,7 +105,7 @@ void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix&
             if (sums_apart && !last)
               tile(sum, n_max, earlier, n_max);
             else
-              at(c, i, j0 + j, [&](auto* to) {
+              with_elements(c.from(i, j0 + j), [&](auto* to) {
                 if constexpr (std::is_same_v<decltype(to), float*>)
                   tile(to, c.row_stride, accumulate || !first ? to : nullptr, c.row_stride);
                 else

@@ -80,8 +80,22 @@ struct Matrix {
   DType dtype;
   int64_t row_stride, col_stride;
 
-  Matrix transposed() const { return {data, dtype, col_stride, row_stride}; }
+  TOPOLM_INLINE Matrix transposed() const { return {data, dtype, col_stride, row_stride}; }
+  /// What is left of the matrix from element (i, j) on.
+  TOPOLM_INLINE Matrix from(int64_t i, int64_t j) const {
+    const int64_t bytes = (i * row_stride + j * col_stride) * size_of(dtype);
+    return {static_cast<char*>(data) + bytes, dtype, row_stride, col_stride};
+  }
 };
+
+/// Calls f with the address of the matrix, of its elements' type.
+template <class F>
+TOPOLM_INLINE void with_elements(const Matrix& x, F&& f) {
+  if (x.dtype == DType::bf16)
+    f(static_cast<bf16*>(x.data));
+  else
+    f(static_cast<float*>(x.data));
+}
 
 /// The tensor's rows and columns. Throws Error unless it is fp32 or bf16.
 TOPOLM_INLINE Matrix matrix(const Tensor& t) {
@@ -120,8 +134,10 @@ TOPOLM_INLINE void dot_rows(vfloat (&out)[M], const T* rows, int64_t row_stride,
   for (int j = 0; j < M; ++j) {
     transpose(sums[j]);
     TOPOLM_UNROLL
-    for (int half = kLanes / 2; half > 0; half /= 2) TOPOLM_UNROLL
-    for (int i = 0; i < half; ++i) sums[j][i] += sums[j][i + half];
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+      TOPOLM_UNROLL
+      for (int i = 0; i < half; ++i) sums[j][i] += sums[j][i + half];
+    }
     out[j] = sums[j][0];
   }
 }
