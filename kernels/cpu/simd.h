@@ -130,12 +130,19 @@ TOPOLM_INLINE float to_float(bf16 x) { return bit_cast<float>(static_cast<uint32
 /// p[index[0]], p[index[1]], ...
 TOPOLM_INLINE vfloat gather(const float* p, vint index) {
 #if defined(__AVX512F__)
-  return _mm512_i32gather_ps(bit_cast<__m512i>(index), p, 4);
+  // The plain form: g++ 12 warns of an uninitialised operand.
+  return _mm512_mask_i32gather_ps(vfloat{}, 0xffff, bit_cast<__m512i>(index), p, 4);
 #else
-  vfloat v;
+  vfloat v{};
   for (int i = 0; i < kLanes; ++i) v[i] = p[index[i]];
   return v;
 #endif
+}
+
+TOPOLM_INLINE vfloat gather(const bf16* p, vint index) {
+  vfloat v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = to_float(p[index[i]]);
+  return v;
 }
 
 // ---- reductions, always in the same order
