@@ -30,9 +30,10 @@ Reference cross_entropy(const Values& logits, const Values& targets, int64_t v, 
 }  // namespace
 
 TEST_CASE("cross entropy: losses and gradient against double precision") {
-  for (const auto& [n, v] : {std::pair{1, 1}, {7, 97}, {31, 5}, {13, 4096}, {3, 50304}})
+  for (const auto& [rows, cols] : {std::pair{1, 1}, {7, 97}, {31, 5}, {13, 4096}, {3, 50304}})
     for (const double spread : {1.0, 1e4})
       for (const DType dtype : {DType::f32, DType::bf16}) {
+        const int64_t n = rows, v = cols;  // clang 14 cannot capture structured bindings
         CAPTURE(v);
         CAPTURE(spread);
         const float scale = 1.0f / 31;

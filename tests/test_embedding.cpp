@@ -15,9 +15,8 @@ Values random_tokens(int64_t n, int64_t vocabulary) {
 }  // namespace
 
 TEST_CASE("embedding: forward and backward against double precision") {
-  for (const auto& [b, t, c, v] :
-       {std::array{1, 1, 36, 97}, {3, 7, 36, 97}, {2, 31, 196, 5}, {5, 1, 49, 3}}) {
-    const int64_t n = b * t, positions = t + 3;
+  for (const auto& size : {std::array{1, 1, 36, 97}, {3, 7, 36, 97}, {2, 31, 196, 5}, {5, 1, 49, 3}}) {
+    const int64_t b = size[0], t = size[1], c = size[2], v = size[3], n = b * t, positions = t + 3;
     for (const int64_t position : {0, 3}) {
       const Values tokens = random_tokens(n, v), wte = random_values(v * c, 1),
                    wpe = random_values(positions * c, 2);

@@ -46,9 +46,9 @@ Gradient layernorm_backward(const Values& dout, const Values& x, const Values& w
 }  // namespace
 
 TEST_CASE("layernorm: forward, residual forward and backward against double precision") {
-  for (const auto& size : {std::pair{1, 36}, {7, 36}, {31, 196}, {67, 49}, {5, 784}, {3, 1}})
+  for (const auto& [rows, cols] : {std::pair{1, 36}, {7, 36}, {31, 196}, {67, 49}, {5, 784}, {3, 1}})
     for (const DType dtype : {DType::f32, DType::bf16}) {
-      const int n = size.first, c = size.second;
+      const int64_t n = rows, c = cols;  // clang 14 cannot capture structured bindings
       CAPTURE(n);
       CAPTURE(c);
       const Values residual = random_values(n * c, 1, DType::f32, 2.0, 0.3),

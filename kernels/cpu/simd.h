@@ -70,7 +70,6 @@ TOPOLM_INLINE vfloat splat(float x) { return x - vfloat{}; }  // x - 0, not x + 
 TOPOLM_INLINE vint splat(int32_t x) { return x - vint{}; }
 
 // ---- load and store, fp32 and bf16
-// -------------------------------------------------------------------------
 
 TOPOLM_INLINE vfloat load(const float* p, Full = {}) {
   vfloat v;
@@ -156,16 +155,22 @@ TOPOLM_INLINE float to_float(bf16 x) { return bit_cast<float>(static_cast<uint32
 /// p[index[0]], p[index[1]], ...
 TOPOLM_INLINE vfloat gather(const float* p, vint index) {
 #if defined(__AVX512F__)
-  return _mm512_i32gather_ps(bit_cast<__m512i>(index), p, 4);
+  // The plain form: g++ 12 warns of an uninitialised operand.
+  return _mm512_mask_i32gather_ps(vfloat{}, 0xffff, bit_cast<__m512i>(index), p, 4);
 #else
-  vfloat v;
+  vfloat v{};
   for (int i = 0; i < kLanes; ++i) v[i] = p[index[i]];
   return v;
 #endif
 }
 
+TOPOLM_INLINE vfloat gather(const bf16* p, vint index) {
+  vfloat v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = to_float(p[index[i]]);
+  return v;
+}
+
 // ---- shuffles
-// -------------------------------------------------------------------------------------------------
 
 using LaneIndices = std::make_integer_sequence<int, kLanes>;
 
@@ -197,7 +202,6 @@ TOPOLM_INLINE vfloat swap_lanes(vfloat v, std::integer_sequence<int, I...>) {
 }
 
 // ---- reductions, always in the same order
-// --------------------------------------------------------------------
 
 /// Halves the vector until one lane is left.
 template <int kBit = kLanes / 2, class F>
@@ -223,7 +227,6 @@ TOPOLM_INLINE float reduce_max(vfloat v) {
 }
 
 // ---- functions
-// -------------------------------------------------------------------------------------------------
 
 TOPOLM_INLINE vfloat sqrt(vfloat x) {
 #if defined(__AVX512F__)
