@@ -7,8 +7,8 @@ BUILD    ?= build
 CXXFLAGS ?= -O2 -g1
 WARNINGS := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
 FLAGS     = -std=c++20 -I. $(WARNINGS) $(CXXFLAGS) $(SANITIZERS) -MMD -MP -pthread
-SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 comma    := ,
+SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LIBS     := -lfmt -lutf8proc -lz -lmd -pthread
 
 # Kernels for the CPU are one source compiled once for each instruction set; the program picks one when it starts.

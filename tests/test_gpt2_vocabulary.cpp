@@ -35,7 +35,11 @@ const Tokenizer& gpt2() {
 }  // namespace
 
 TEST_CASE("gpt2: the ids that OpenAI's tokenizer gives") {
-  const std::vector<std::pair<std::string_view, std::vector<int32_t>>> examples = {
+  struct Example {
+    std::string_view text;
+    std::vector<int32_t> ids;
+  };
+  const std::vector<Example> examples = {
       {"Hello world", {15496, 995}},
       {"hello world", {31373, 995}},
       {"Hello, world!", {15496, 11, 995, 0}},
@@ -69,10 +73,10 @@ TEST_CASE("gpt2: the ids that OpenAI's tokenizer gives") {
       {"''' '''", {7061, 6, 705, 7061}},
       {"(“quoted”)…—end", {7, 447, 250, 421, 5191, 447, 251, 8, 1399, 960, 437}},
   };
-  for (const auto& [text, ids] : examples) {
-    CAPTURE(text);
-    CHECK(gpt2().encode(text) == ids);
-    CHECK(gpt2().decode(ids) == text);
+  for (const Example& example : examples) {
+    CAPTURE(example.text);
+    CHECK(gpt2().encode(example.text) == example.ids);
+    CHECK(gpt2().decode(example.ids) == example.text);
   }
 }
 

@@ -207,6 +207,9 @@ TEST_CASE("tokenizer_files: a bad tokenizer.json is one sentence that names the 
   CHECK(contains(message(file), "no token has id 64"));
   file["model"]["vocab"]["aa"] = 64;
   CHECK(contains(message(file), "no token stands for the byte 0x61"));
+  file = small_tokenizer_json();
+  file["added_tokens"].push_back(file["added_tokens"][0]);
+  CHECK(contains(message(file), "id 258 belongs to two added tokens"));
   for (const json& foreign : {json(), json(3), json::array({1, 2}), json{{"a", 1}}, json{{"model", "gpt2"}}})
     CHECK(contains(message(foreign), "is not a tokenizer.json of a BPE model"));
 
