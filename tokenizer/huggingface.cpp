@@ -1,5 +1,6 @@
 // Hugging Face's tokenizer.json and the older pair vocab.json + merges.txt, which is also GPT-2's own. Both
 // write tokens in the byte alphabet (byte_alphabet.h).
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
