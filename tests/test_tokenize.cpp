@@ -1,7 +1,6 @@
 // The program `tokenize`: what it writes (through build_corpus) and how it ends (through run_main and the
-// program itself, which `make` puts into the root; TOPOLM_TOKENIZE names another place).
+// program itself).
 #include <doctest/doctest.h>
-#include <sys/wait.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/programs.h"
 #include "tests/temporary.h"
 #include "tokenizer/bpe_trainer.h"
 #include "tokenizer/corpus.h"
@@ -38,23 +38,8 @@ std::vector<int32_t> read_tokens(const fs::path& path) {
 
 std::string sha256_of(const fs::path& path) { return sha256(MappedFile(path).bytes()); }
 
-struct Outcome {
-  int status;
-  std::string output;  // standard output and error
-};
-
 Outcome run(const std::string& arguments, const std::string& before = "") {
-  const char* place = std::getenv("TOPOLM_TOKENIZE");
-  const std::string program = place ? place : "./tokenize";
-  require(fs::exists(program), "'{}' is missing; run make first, or set TOPOLM_TOKENIZE", program);
-  FILE* pipe = popen((before + program + " " + arguments + " 2>&1").c_str(), "r");
-  require(pipe != nullptr, "cannot start '{}'", program);
-  Outcome outcome{};
-  char buffer[4096];
-  while (const size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) outcome.output.append(buffer, n);
-  const int status = pclose(pipe);
-  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return outcome;
+  return run_program("tokenize", arguments, before);
 }
 
 }  // namespace
@@ -188,7 +173,7 @@ TEST_CASE("tokenize: what cannot be done is one clear sentence") {
   CHECK(contains(message(), "cannot create the directory"));
 
   options.directory = directory / "full";
-  topolm::create_directories(options.directory);
+  make_directories(options.directory);
   fs::create_symlink("/dev/full", options.directory / "train.bin");
   CHECK(contains(message(), "train.bin': No space left on device"));
 
