@@ -36,7 +36,8 @@ inline Outcome shell(const std::string& command) {
 }
 
 /// Runs a program of ours; `before` may set limits or pipe something into it.
-inline Outcome run_program(const std::string& name, const std::string& arguments, const std::string& before = "") {
+inline Outcome run_program(const std::string& name, const std::string& arguments,
+                           const std::string& before = "") {
   return shell(before + program(name) + " " + arguments);
 }
 
