@@ -26,7 +26,8 @@ upward tokenizer 'kernels|model|tools'
 
 for isa in avx2 avx512; do
   [ -d "$build/obj/kernels/cpu/$isa" ] || continue
-  leaked=$(nm -C "$build/obj/kernels/cpu/$isa"/*.o | grep -E '^[0-9a-f]* [WVu] ' |
+  objects=$(cd kernels/cpu && ls ./*.cpp | sed "s|.*/\(.*\)\.cpp|$build/obj/kernels/cpu/$isa/\1.o|")
+  leaked=$(nm -C $objects | grep -E '^[0-9a-f]* [WVu] ' |
     grep -vE "topolm::$isa::|typeinfo (name )?for topolm::Kernels|DW.ref" || true)
   if [ -n "$leaked" ]; then
     printf 'error: compiled for %s, but weak and outside its namespace:\n%s\n' "$isa" "$leaked" >&2
