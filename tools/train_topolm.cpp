@@ -330,6 +330,7 @@ void run(const Options& o) {
   if (o.resume) {
     trainer.resume(*existing);
     fmt::print("resumed     {}\n", existing->string());
+    std::fflush(stdout);
   }
   make_directories(o.out);
   if (!o.resume && existing) remove_checkpoints(o.out);
