@@ -13,12 +13,6 @@
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/simd.h"
 
-#if defined(__clang__)
-#define TOPOLM_UNROLL _Pragma("unroll")
-#else
-#define TOPOLM_UNROLL _Pragma("GCC unroll 32")
-#endif
-
 namespace topolm::TOPOLM_ISA {
 
 namespace {
