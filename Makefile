@@ -30,7 +30,16 @@ LIBRARY  := $(call objects,$(filter-out kernels/cpu/%,$(wildcard engine/*.cpp ke
 KERNELS  := $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 PROGRAMS := $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),tokenize train_topolm infer bench)
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),extract_novels))
+HELPERS  := $(addprefix $(BUILD)/,$(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),extract_novels report))
+
+# The report's picture needs cairo; its tables do not.
+CAIRO := $(shell pkg-config --libs cairo 2>/dev/null)
+ifneq (,$(CAIRO))
+  FIGURE := $(call objects,tools/report_figure.cpp tools/figure.cpp)
+  $(BUILD)/obj/tools/report.o $(FIGURE): FLAGS += -DTOPOLM_CAIRO $(shell pkg-config --cflags cairo)
+else
+  $(info cairo (libcairo2-dev) was not found: build/report prints its tables and draws no picture)
+endif
 
 all: $(PROGRAMS) $(HELPERS)
 
@@ -38,7 +47,10 @@ $(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
-	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
+	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
+
+$(BUILD)/report: LIBS += $(CAIRO)
+$(BUILD)/report: $(FIGURE)
 
 $(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
