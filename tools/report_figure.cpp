@@ -190,8 +190,8 @@ void draw_profiles(Figure& f, const Box& box, const std::vector<ModelReport>& mo
   const double reach = 2 * models[0].config.topography.radius - 2;
   const std::array<Point, 2> border = {{{reach, chart.y().lo}, {reach, chart.y().hi}}};
   chart.curve(border, {kGray, 0.8, true});
-  const Point note = chart.at(reach, chart.y().lo);
-  f.text({note.x + 5, note.y - 6}, "beyond a neighborhood's reach", {.size = 9.5, .color = kGray});
+  const Point note = chart.at(reach, chart.y().hi);
+  f.text({note.x + 5, note.y + 10}, "beyond a neighborhood's reach", {.size = 9.5, .color = kGray});
   const auto [a, b] =
       fit_inverse_distance(mean_profile(models[0]), models[0].sites[0].by_distance, reach + 0.5);
   std::vector<Point> fit;
