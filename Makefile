@@ -1,56 +1,73 @@
-# topolm.cu: `make` builds the programs, `make demo` shows them on real text, `make test` proves them.
-#   CXX=clang++    another compiler            BUILD=DIR      another place for objects
-#   SANITIZE=1     AddressSanitizer + UBSan    WERROR=1       warnings are errors
+# topolm.cu
+#
+#   make            the programs: tokenize, train_topolm, infer, bench
+#   make demo       everything on real text, in minutes; make demo TEXT=my.txt for your own
+#   make test       all tests
+#   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
+#   make lint       formatting, and what the linker must not mix between instruction sets
+#
+#   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
+#   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
+#   DEBUG=1         -O0 with full debug information
 
 CXX      ?= g++
 BUILD    ?= build
-CXXFLAGS ?= -O2 -g1
-WARNINGS := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
-FLAGS     = -std=c++20 -I. $(WARNINGS) $(CXXFLAGS) $(SANITIZERS) -MMD -MP -pthread
-comma    := ,
-SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LIBS     := -lfmt -lutf8proc -lz -lmd -pthread
-
-# Kernels for the CPU are one source compiled once for each instruction set; the program picks one when it starts.
-MACHINE := $(shell $(CXX) -dumpmachine)
-ifneq (,$(findstring x86_64,$(MACHINE)))
-  ISAS := sse2 avx2 avx512
-else
-  ISAS := neon
+OPTIMISE := $(if $(DEBUG),-O0 -g,$(if $(SANITIZE),-O1 -g1,-O2 -g1))
+# CXX from make's own defaults is "g++" in spirit but not in name; say what is meant.
+ifeq ($(origin CXX),default)
+  CXX := g++
 endif
+
+comma      := ,
+WARNINGS   := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
+SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+FLAGS       = -std=c++20 -I. $(WARNINGS) $(OPTIMISE) $(SANITIZERS) -MMD -MP -pthread $(CXXFLAGS)
+LIBS       := -lfmt -lutf8proc -lz -lmd -pthread
+# The default build puts the programs at the top level; another BUILD keeps its own.
+BIN        := $(if $(filter build,$(BUILD)),.,$(BUILD))
+
+# Kernels for the CPU are one source, compiled once for each instruction set; a program picks one as it starts.
+MACHINE := $(shell $(CXX) -dumpmachine 2>/dev/null)
+ISAS    := $(if $(findstring x86_64,$(MACHINE)),sse2 avx2 avx512,neon)
 FLAGS_sse2   := -march=x86-64
 FLAGS_avx2   := -march=x86-64-v3
 FLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
 FLAGS_neon   :=
-# Contract a*b+c; do not assume finite numbers: -inf masks and NaN losses must survive.
-KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
+# Contract a*b+c into one operation; assume nothing about NaN and infinity: masks and diverging runs need them.
+KERNEL_FLAGS := $(if $(DEBUG),,$(if $(SANITIZE),,-O3)) -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
-objects = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBRARY  := $(call objects,$(filter-out kernels/cpu/%,$(wildcard engine/*.cpp kernels/*.cpp model/*.cpp tokenizer/*.cpp)))
+CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
+NVCC  := $(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc))
+
+objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
+LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp model/*.cpp tokenizer/*.cpp))
 KERNELS  := $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
-PROGRAMS := $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),tokenize train_topolm infer bench)
+tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
+PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),extract_novels report))
+HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report))
 
 # The report's picture needs cairo; its tables do not.
-CAIRO := $(shell pkg-config --libs cairo 2>/dev/null)
-ifneq (,$(CAIRO))
+ifdef CAIRO
   FIGURE := $(call objects,tools/report_figure.cpp tools/figure.cpp)
   $(BUILD)/obj/tools/report.o $(FIGURE): FLAGS += -DTOPOLM_CAIRO $(shell pkg-config --cflags cairo)
-else
-  $(info cairo (libcairo2-dev) was not found: build/report prints its tables and draws no picture)
+  $(BUILD)/report: LIBS += $(shell pkg-config --libs cairo)
 endif
 
-all: $(PROGRAMS) $(HELPERS)
+all: about $(PROGRAMS) $(HELPERS)
 
-$(PROGRAMS): %: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
+about:
+	@echo "compiler   $(CXX) $$($(CXX) -dumpversion 2>/dev/null || echo 'not found: run make setup') for $(MACHINE)"
+	@echo "kernels    cpu: $(ISAS)$(if $(NVCC), (nvcc is here; there are no CUDA kernels yet))"
+	@echo "figures    $(if $(CAIRO),cairo,no cairo: build/report prints tables only; make setup installs it)"
+	@echo "threads    $$(nproc)"
+
+$(PROGRAMS): $(BIN)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 
+$(BUILD)/report: $(FIGURE)
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
-
-$(BUILD)/report: LIBS += $(CAIRO)
-$(BUILD)/report: $(FIGURE)
 
 $(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
@@ -66,18 +83,32 @@ $(BUILD)/obj/kernels/cpu/$(1)/%.o: kernels/cpu/%.cpp
 endef
 $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
+$(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
 $(BUILD)/obj/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -c $< -o $@
 
-# Some tests run the program itself; and GPT-2's own vocabulary is fetched, not kept here.
-test: $(BUILD)/tests tokenize
-	sh tools/fetch_gpt2_vocab.sh build/gpt2
+# setup may install the compiler itself, so what follows it is another make that looks around afresh.
+demo test: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) run-$@
+
+setup:
+	@sh tools/setup.sh
+
+# Some tests run the programs; and GPT-2's own vocabulary is fetched, not kept here.
+run-test: all $(BUILD)/tests
+	@sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
+
+run-demo: all
+	@TEXT='$(TEXT)' sh tools/demo.sh
+
+lint:
+	@sh tools/lint.sh $(BUILD)
 
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
-.PHONY: all test clean
+.PHONY: all about demo test setup run-test run-demo lint clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -102,7 +102,11 @@ std::string random_text(Random& random, uint64_t length) {
 }  // namespace
 
 TEST_CASE("pretokenizer: GPT-2's pattern, case by case") {
-  const std::vector<std::pair<std::string, Pieces>> cases = {
+  struct Case {
+    std::string text;
+    Pieces pieces;
+  };
+  const std::vector<Case> cases = {
       {"", {}},
       {"Hello world", {"Hello", " world"}},
       {"don't we'll they're I've I'm he'd it's",
@@ -147,9 +151,9 @@ TEST_CASE("pretokenizer: GPT-2's pattern, case by case") {
       {"\xe2\x80", {"\xe2\x80"}},
       {"\xed\xa0\x80", {"\xed\xa0\x80"}},  // a surrogate half
   };
-  for (const auto& [text, pieces] : cases) {
-    CAPTURE(text);
-    CHECK(pieces_of(text) == pieces);
+  for (const Case& c : cases) {
+    CAPTURE(c.text);
+    CHECK(pieces_of(c.text) == c.pieces);
   }
 }
 

@@ -144,8 +144,7 @@ std::vector<uint16_t> encode_documents(const Tokenizer& tokenizer,
 
 CorpusReport build_corpus(const CorpusOptions& options, ThreadPool& pool) {
   const std::vector<Document> documents = read_documents(options.texts);
-  make_directories(
-      options.directory);  // before the long work, so that a wrong path is known at once
+  make_directories(options.directory);  // before the long work, so that a wrong path is known at once
   CorpusReport report;
   std::vector<std::string_view> train, validation;
   for (const Document& d : documents) {

@@ -1,5 +1,6 @@
 // Hugging Face's tokenizer.json and the older pair vocab.json + merges.txt, which is also GPT-2's own. Both
 // write tokens in the byte alphabet (byte_alphabet.h).
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
@@ -31,29 +32,26 @@ Json parse(const fs::path& path) {
 /// Puts the vocabulary under construction together: tokens by id, with no hole and nothing twice.
 class Vocabulary {
  public:
-  explicit Vocabulary(const fs::path& path) : path_(path) {}
+  explicit Vocabulary(const fs::path& path) : name_(path.string()) {}
 
-  void add(const std::string& written, const Json& id, bool special) {
-    // Ids are bounded, so that a foreign number in the file does not become an allocation of gigabytes.
-    require(id.is_number_integer() && id >= 0 && id < kMaxId,
-            "'{}': token '{}' has id {}, not a number from 0 to {}", path_.string(), written, id.dump(),
-            kMaxId - 1);
-    const auto i = id.get<size_t>();
-    if (i >= tokens_.size()) tokens_.resize(i + 1);
-    if (special) {
-      if (!is_special(static_cast<int32_t>(i))) specials_.push_back(static_cast<int32_t>(i));
-      tokens_[i] = written;
-      ids_[written] = static_cast<int32_t>(i);
-      return;
-    }
-    if (tokens_[i] && tokens_[i] == written) return;  // GPT-2's file names its special token in both places
-    require(!tokens_[i], "'{}': id {} belongs to two tokens, one of them '{}'", path_.string(), i, written);
-    tokens_[i] = from_byte_alphabet(written);
-    require(tokens_[i].has_value(),
-            "'{}': token '{}' is not written in GPT-2's byte alphabet; only byte-level "
-            "vocabularies can be read",
-            path_.string(), written);
-    ids_[written] = static_cast<int32_t>(i);
+  /// A token that stands for text, written in the byte alphabet. Specials must have been added before.
+  void add(const std::string& written, const Json& id) {
+    std::optional<std::string>& token = slot(written, id);
+    if (token && token == written) return;  // GPT-2's special token stands in the vocabulary as well
+    require(!token, "'{}': id {} belongs to two tokens, one of them '{}'", name_, ids_[written], written);
+    token = from_byte_alphabet(written);
+    require(
+        token.has_value(),
+        "'{}': token '{}' is not written in GPT-2's byte alphabet; only byte-level vocabularies can be read",
+        name_, written);
+  }
+
+  /// A special token, by its name.
+  void add_special(const std::string& name, const Json& id) {
+    std::optional<std::string>& token = slot(name, id);
+    require(!token, "'{}': id {} belongs to two added tokens, one of them '{}'", name_, ids_[name], name);
+    token = name;
+    specials_.push_back(ids_[name]);
   }
 
   void add_merge(const std::string& left, const std::string& right) {
@@ -64,31 +62,38 @@ class Vocabulary {
     std::vector<std::string> tokens;
     for (auto& token : tokens_) {
       require(token.has_value(),
-              "'{}': no token has id {}, although the highest is {}; ids must be contiguous", path_.string(),
+              "'{}': no token has id {}, although the highest is {}; ids must be contiguous", name_,
               tokens.size(), tokens_.size() - 1);
       tokens.push_back(*std::move(token));
     }
     try {
       return Tokenizer(std::move(tokens), std::move(merges_), std::move(specials_));
     } catch (const Error& e) {
-      fail("'{}': {}", path_.string(), e.what());
+      fail("'{}': {}", name_, e.what());
     }
   }
 
  private:
   static constexpr int32_t kMaxId = 1 << 24;
 
-  bool is_special(int32_t id) const {
-    return std::find(specials_.begin(), specials_.end(), id) != specials_.end();
+  std::optional<std::string>& slot(const std::string& written, const Json& id) {
+    // Ids are bounded, so that a foreign number in the file does not become an allocation of gigabytes.
+    if (!id.is_number_integer() || id < 0 || id >= kMaxId)
+      fail("'{}': token '{}' has id {}, not a number from 0 to {}", name_, written, id.dump(), kMaxId - 1);
+    const auto i = id.get<size_t>();
+    if (i >= tokens_.size()) tokens_.resize(i + 1);
+    ids_[written] = static_cast<int32_t>(i);
+    return tokens_[i];
   }
+
   int32_t id_of(const std::string& written) const {
     const auto found = ids_.find(written);
-    require(found != ids_.end(), "'{}': merge {} needs the token '{}', which is not in the vocabulary",
-            path_.string(), merges_.size() + 1, written);
+    require(found != ids_.end(), "'{}': merge {} needs the token '{}', which is not in the vocabulary", name_,
+            merges_.size() + 1, written);
     return found->second;
   }
 
-  const fs::path path_;
+  const std::string name_;
   std::vector<std::optional<std::string>> tokens_;
   Ids ids_;
   std::vector<int32_t> specials_;
@@ -126,7 +131,7 @@ void add_special(Vocabulary& vocabulary, const fs::path& path, const Json& added
   check_setting(path, added, "special", true, "added_tokens: ");
   for (const char* setting : {"single_word", "lstrip", "rstrip"})
     check_setting(path, added, setting, false, "added_tokens: ");
-  vocabulary.add(added["content"], added.value("id", Json()), true);
+  vocabulary.add_special(added["content"], added.value("id", Json()));
 }
 
 Tokenizer build_from_json(const fs::path& path, const Json& file) {
@@ -139,7 +144,7 @@ Tokenizer build_from_json(const fs::path& path, const Json& file) {
 
   Vocabulary vocabulary(path);
   for (const Json& added : file.value("added_tokens", Json::array())) add_special(vocabulary, path, added);
-  for (const auto& [token, id] : model["vocab"].items()) vocabulary.add(token, id, false);
+  for (const auto& [token, id] : model["vocab"].items()) vocabulary.add(token, id);
   for (const Json& merge : model["merges"]) {
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       vocabulary.add_merge(merge[0], merge[1]);
@@ -147,7 +152,7 @@ Tokenizer build_from_json(const fs::path& path, const Json& file) {
     }
     const std::string text = merge.is_string() ? merge.get<std::string>() : "";
     const size_t space = text.find(' ');  // the byte alphabet has no space, so there is one way to cut
-    require(space != std::string::npos, "'{}': a merge is {}, not two tokens", path.string(), merge.dump());
+    if (space == std::string::npos) fail("'{}': a merge is {}, not two tokens", path.string(), merge.dump());
     vocabulary.add_merge(text.substr(0, space), text.substr(space + 1));
   }
   return std::move(vocabulary).finish();
@@ -163,8 +168,8 @@ Tokenizer read_vocab_and_merges(const fs::path& vocab, const fs::path& merges) {
           "'{}' is not a vocabulary: a JSON object from token to id is needed", vocab.string());
   Vocabulary vocabulary(vocab);
   if (const auto eot = json.find(kEndOfText); eot != json.end())
-    vocabulary.add(std::string(kEndOfText), *eot, true);
-  for (const auto& [token, id] : json.items()) vocabulary.add(token, id, false);
+    vocabulary.add_special(std::string(kEndOfText), *eot);
+  for (const auto& [token, id] : json.items()) vocabulary.add(token, id);
 
   const std::string text = read_file(merges);
   int64_t number = 0;

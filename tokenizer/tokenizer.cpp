@@ -29,8 +29,9 @@ Tokenizer::Tokenizer(std::vector<std::string> tokens, std::vector<Merge> merges,
   ranks_ = PairTable(merges_.size());
   for (size_t rank = 0; rank < merges_.size(); ++rank) {
     const auto [left, right, result] = merges_[rank];
-    require(token(result) == token(left) + token(right), "merge {}: '{}' is not '{}' and '{}'", rank,
-            to_byte_alphabet(token(result)), to_byte_alphabet(token(left)), to_byte_alphabet(token(right)));
+    if (token(result) != token(left) + token(right))
+      fail("merge {}: '{}' is not '{}' and '{}'", rank, to_byte_alphabet(token(result)),
+           to_byte_alphabet(token(left)), to_byte_alphabet(token(right)));
     ranks_.add(left, right, static_cast<int32_t>(rank));
   }
 }
@@ -146,7 +147,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, Specials specials)
     for (auto& [id, place] : next) {
       if (place < at) place = text.find(tokens_[id], at);
       const bool longer = special >= 0 && place == found && tokens_[id].size() > tokens_[special].size();
-      if (place < found || (longer && found != std::string_view::npos)) {
+      if (place < found || longer) {
         found = place;
         special = id;
       }

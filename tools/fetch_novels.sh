@@ -1,7 +1,7 @@
 #!/bin/sh
 # fetch_novels.sh DIR: Jane Austen's six novels (public domain, 4 MB) as DIR/*.txt, out of Debian's package
-# r-cran-janeaustenr, which is unpacked and never installed. Needs build/extract_novels; does nothing when DIR
-# already has them.
+# r-cran-janeaustenr, which is unpacked and never installed. Needs build/extract_novels (or the program that
+# EXTRACT_NOVELS names); does nothing when DIR already has them.
 set -eu
 
 hint='use your own text instead: make demo TEXT=my.txt'

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "engine/error.h"
 #include "engine/profile.h"
+#include "kernels/attention_sizes.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace topolm::TOPOLM_ISA {
@@ -87,15 +87,13 @@ void attend(const AttentionHead& head, float* scratch) {
 void CpuKernels::attention_forward(const Tensor& out, const Tensor& logsumexp, const Tensor& qkv,
                                    int n_head) {
   const Range range("attention");
-  require(out.shape.rank() == 3, "attention_forward: out is {}, not [B, T, C]", out.shape.str());
-  const int64_t batch = out.shape[0], t = out.shape[1], c = out.shape[2], size = div_exact(c, n_head);
-  check_shape("attention_forward", "qkv", qkv, {batch, t, 3 * c});
-  check_shape("attention_forward", "logsumexp", logsumexp, {batch, n_head, t});
+  const AttentionSizes sizes = check_attention("attention_forward", out, qkv, logsumexp, n_head);
+  const int64_t t = sizes.length, c = sizes.width, size = sizes.head_size;
   float* const saved = logsumexp.f32();
   const Matrix out_rows = matrix(out), qkv_rows = matrix(qkv);
   const int64_t parts = ceil_div(t, kTaskQueries), part = ceil_div(t, parts);
   const int64_t floats = attend_scratch(part, t, size);
-  pool_.parallel_for(batch * n_head * parts, [=, this](int64_t task, int thread) {
+  pool_.parallel_for(sizes.batch * n_head * parts, [=, this](int64_t task, int thread) {
     const int64_t head = task / parts % n_head, sequence = task / parts / n_head;
     const int64_t begin = (parts - 1 - task % parts) * part;  // the longest first
     const int64_t row = sequence * t, col = head * size;
@@ -215,17 +213,15 @@ void attend_backward(const BackwardHead& head, float* scratch) {
 void CpuKernels::attention_backward(const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
                                     const Tensor& out, const Tensor& logsumexp, int n_head) {
   const Range range("attention_backward");
-  require(out.shape.rank() == 3, "attention_backward: out is {}, not [B, T, C]", out.shape.str());
-  const int64_t batch = out.shape[0], t = out.shape[1], c = out.shape[2], size = div_exact(c, n_head);
-  check_shape("attention_backward", "dqkv", dqkv, {batch, t, 3 * c});
+  const AttentionSizes sizes = check_attention("attention_backward", out, qkv, logsumexp, n_head);
+  const int64_t t = sizes.length, c = sizes.width, size = sizes.head_size;
+  check_shape("attention_backward", "dqkv", dqkv, qkv.shape);
   check_shape("attention_backward", "dout", dout, out.shape);
-  check_shape("attention_backward", "qkv", qkv, dqkv.shape);
-  check_shape("attention_backward", "logsumexp", logsumexp, {batch, n_head, t});
   const float* const saved = logsumexp.f32();
   const Matrix dqkv_rows = matrix(dqkv), dout_rows = matrix(dout), qkv_rows = matrix(qkv),
                out_rows = matrix(out);
   const int64_t floats = backward_scratch(t, size);
-  pool_.parallel_for(batch * n_head, [=, this](int64_t task, int thread) {
+  pool_.parallel_for(sizes.batch * n_head, [=, this](int64_t task, int thread) {
     const int64_t row = task / n_head * t, col = task % n_head * size;
     attend_backward({.dquery = dqkv_rows.from(row, col),
                      .dkey = dqkv_rows.from(row, c + col),

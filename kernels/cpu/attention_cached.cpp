@@ -1,8 +1,8 @@
 // Attention of decoding: a few new rows against the cached keys and values of one sequence.
 #include <cmath>
 
-#include "engine/error.h"
 #include "engine/profile.h"
+#include "kernels/attention_sizes.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -65,15 +65,8 @@ void copy_rows(const Matrix& out, const Matrix& in, int64_t rows, int64_t cols) 
 void CpuKernels::attention_cached(const Tensor& out, const Tensor& key_cache, const Tensor& value_cache,
                                   const Tensor& qkv, int64_t position, int n_head) {
   const Range range("attention_cached");
-  const int64_t m = out.rows(), c = out.cols(), size = div_exact(c, n_head), keys = position + m;
-  check_shape("attention_cached", "qkv", qkv.view({qkv.rows(), qkv.cols()}), {m, 3 * c});
-  check_shape("attention_cached", "key_cache", key_cache, {key_cache.rows(), c});
-  check_shape("attention_cached", "value_cache", value_cache, key_cache.shape);
-  require(key_cache.dtype == value_cache.dtype, "attention_cached: key_cache holds {}, value_cache {}",
-          name_of(key_cache.dtype), name_of(value_cache.dtype));
-  require(position >= 0 && keys <= key_cache.rows(),
-          "attention_cached: positions {} to {} do not fit into a cache of {}", position, keys - 1,
-          key_cache.rows());
+  const AttentionSizes sizes = check_attention_cached(out, key_cache, value_cache, qkv, position, n_head);
+  const int64_t m = sizes.length, c = sizes.width, size = sizes.head_size, keys = position + m;
   const Matrix out_rows = matrix(out), qkv_rows = matrix(qkv);
   const Matrix key_rows = matrix(key_cache), value_rows = matrix(value_cache);
   copy_rows(key_rows.from(position, 0), qkv_rows.from(0, c), m, c);

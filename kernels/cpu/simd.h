@@ -152,24 +152,6 @@ TOPOLM_INLINE vfloat pad(vfloat v, float other, Partial lanes) {
 TOPOLM_INLINE float to_float(float x) { return x; }
 TOPOLM_INLINE float to_float(bf16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
-/// p[index[0]], p[index[1]], ...
-TOPOLM_INLINE vfloat gather(const float* p, vint index) {
-#if defined(__AVX512F__)
-  // The plain form: g++ 12 warns of an uninitialised operand.
-  return _mm512_mask_i32gather_ps(vfloat{}, 0xffff, bit_cast<__m512i>(index), p, 4);
-#else
-  vfloat v{};
-  for (int i = 0; i < kLanes; ++i) v[i] = p[index[i]];
-  return v;
-#endif
-}
-
-TOPOLM_INLINE vfloat gather(const bf16* p, vint index) {
-  vfloat v{};
-  for (int i = 0; i < kLanes; ++i) v[i] = to_float(p[index[i]]);
-  return v;
-}
-
 // ---- shuffles
 
 using LaneIndices = std::make_integer_sequence<int, kLanes>;

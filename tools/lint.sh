@@ -1,0 +1,36 @@
+#!/bin/sh
+# lint.sh BUILD: the formatting of every source; includes that run upwards; and the code of each instruction set:
+# a weak symbol outside the set's namespace could be the copy that the linker keeps, for a machine that cannot run
+# it.
+set -eu
+build=${1:-build}
+status=0
+
+if command -v clang-format >/dev/null; then
+  clang-format --dry-run -Werror $(git ls-files '*.h' '*.cpp') || status=1
+else
+  echo "error: clang-format is missing; run: apt-get install clang-format" >&2
+  status=1
+fi
+
+upward() { # ROOM, what it must not include
+  if grep -nE "^#include \"($2)/" -r "$1"; then
+    echo "error: $1 must not include $2" >&2
+    status=1
+  fi
+}
+upward engine 'kernels|model|tokenizer|tools'
+upward kernels 'model|tokenizer|tools'
+upward model 'tokenizer|tools'
+upward tokenizer 'kernels|model|tools'
+
+for isa in avx2 avx512; do
+  [ -d "$build/obj/kernels/cpu/$isa" ] || continue
+  leaked=$(nm -C "$build/obj/kernels/cpu/$isa"/*.o | grep -E '^[0-9a-f]* [WVu] ' |
+    grep -vE "topolm::$isa::|typeinfo (name )?for topolm::Kernels|DW.ref" || true)
+  if [ -n "$leaked" ]; then
+    printf 'error: compiled for %s, but weak and outside its namespace:\n%s\n' "$isa" "$leaked" >&2
+    status=1
+  fi
+done
+exit $status
