@@ -110,5 +110,4 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 .PHONY: all about demo test setup run-test run-demo lint clean
-.SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
