@@ -9,6 +9,10 @@
 
 #include "engine/error.h"
 
+/// Fontconfig keeps offsets where it means addresses, so LeakSanitizer takes its cache for lost. Asked only
+/// in a build with the sanitizer.
+extern "C" const char* __lsan_default_suppressions() { return "leak:libfontconfig\n"; }
+
 namespace topolm {
 
 namespace {

@@ -73,21 +73,26 @@ std::vector<Rgb> unit_colors(const SiteReport& site) {
   return colors;
 }
 
+constexpr size_t kLayersAcross = 6;  // more go below, in another band
+
+/// A band: the layers' names, a row of attention, a row of MLP.
+double band_height(const Layout& layout) { return 16 + 2 * (layout.cell * layout.rows + 20); }
+
 void draw_sheets(Figure& f, const ModelReport& model, const Layout& layout, double top) {
-  const double row_height = layout.cell * layout.rows + 20;
   for (size_t i = 0; i < model.sites.size(); ++i) {
     const SiteReport& site = model.sites[i];
-    const Box box = layout.sheet(i / 2, top + 16 + static_cast<double>(i % 2) * row_height);
+    const size_t column = i / 2 % kLayersAcross, module = i % 2;
+    const double band = top + static_cast<double>(i / 2 / kLayersAcross) * band_height(layout);
+    const Box box =
+        layout.sheet(column, band + 16 + static_cast<double>(module) * (layout.cell * layout.rows + 20));
     const double middle = box.x + box.width / 2;
     const std::vector<Rgb> colors = unit_colors(site);
     f.cells(box, layout.rows, layout.cols,
             [&](int row, int col) { return colors[static_cast<size_t>(site.sheet.unit_at(row, col))]; });
-    const std::string note = fmt::format("SL {:.3f}", site.spatial_loss);
-    const TextStyle small{.size = 9.5, .align = 0.5, .color = kGray};
-    if (f.text_width(note, small) < layout.pitch) f.text({middle, box.bottom() + 12}, note, small);
-    if (i % 2 == 0 && f.text_width(layer_of(i), small) < layout.pitch)
-      f.text({middle, top + 10}, layer_of(i), {.size = 10.5, .align = 0.5});
-    if (i < 2)
+    f.text({middle, box.bottom() + 12}, fmt::format("SL {:.3f}", site.spatial_loss),
+           {.size = 9.5, .align = 0.5, .color = kGray});
+    if (module == 0) f.text({middle, band + 10}, layer_of(i), {.size = 10.5, .align = 0.5});
+    if (column == 0)
       f.text({layout.left + 12, box.y + box.height / 2}, module_of(i),
              {.size = 10.5, .align = 0.5, .upwards = true});
   }
@@ -192,10 +197,10 @@ void draw_profiles(Figure& f, const Box& box, const std::vector<ModelReport>& mo
   chart.curve(border, {kGray, 0.8, true});
   const Point note = chart.at(reach, chart.y().hi);
   f.text({note.x + 5, note.y + 10}, "beyond a neighborhood's reach", {.size = 9.5, .color = kGray});
-  const auto [a, b] =
-      fit_inverse_distance(mean_profile(models[0]), models[0].sites[0].by_distance, reach + 0.5);
+  const std::vector<Point> profile = mean_profile(models[0]);
+  const auto [a, b] = fit_inverse_distance(profile, models[0].sites[0].by_distance, reach + 0.5);
   std::vector<Point> fit;
-  for (double d = 1; d <= std::min(reach, last); d += 0.1) fit.push_back({d, a + b / (1 + d)});
+  for (double d = profile[0].x; d <= std::min(reach, last); d += 0.1) fit.push_back({d, a + b / (1 + d)});
   const Stroke stroke{kInk, 1.3, true};
   chart.curve(fit, stroke);
   entries.push_back({fmt::format("{} + {} / (1 + distance), fitted to {} within a neighborhood's reach",
@@ -238,10 +243,12 @@ void draw_curves(Figure& f, const Box& box, const std::vector<ModelReport>& mode
 void draw_report(const fs::path& png, const std::vector<ModelReport>& models, const std::string& caption) {
   const ModelReport& first = models[0];
   const TopographyConfig& t = first.config.topography;
-  const size_t layers = (first.sites.size() + 1) / 2, maps = some_sites(first.sites.size()).size();
-  const Layout sheets(0, models.size(), layers, t), seeds(0, models.size(), maps, t);
+  const size_t layers = first.sites.size() / 2, across = std::min(layers, kLayersAcross);
+  const size_t maps = some_sites(first.sites.size()).size();
+  const Layout sheets(0, models.size(), across, t), seeds(0, models.size(), maps, t);
 
-  const double sheets_top = 128, sheets_bottom = sheets_top + 16 + 2 * (sheets.cell * t.rows + 20);
+  const double sheets_top = 128, bands = std::ceil(static_cast<double>(layers) / kLayersAcross);
+  const double sheets_bottom = sheets_top + bands * band_height(sheets);
   const double seeds_top = sheets_bottom + 40, seeds_bottom = seeds_top + 16 + seeds.cell * t.rows;
   const double charts_top = seeds_bottom + 56 + legend_height(models), charts_height = 210;
   Figure f(kWidth, charts_top + charts_height + 86, kScale);
@@ -258,12 +265,12 @@ void draw_report(const fs::path& png, const std::vector<ModelReport>& models, co
               "Correlation of every unit with the one in the middle (framed)");
   for (size_t i = 0; i < models.size(); ++i) {
     const ModelReport& m = models[i];
-    const Layout place(i, models.size(), layers, t);
+    const Layout place(i, models.size(), across, t);
     const TextStyle name{.size = 15, .bold = true, .color = categorical(i)};
     f.text({place.left, 72}, m.name, name);
     f.text({place.left, 90},
            fmt::format("{}validation loss {:.3f} nats a token, mean spatial loss (SL) {:.3f}",
-                       m.steps > 0 ? fmt::format("{} steps of training: ", m.steps) : "", m.task_loss,
+                       m.steps > 0 ? fmt::format("training step {}: ", m.steps) : "", m.task_loss,
                        m.mean([](const SiteReport& s) { return s.spatial_loss; })),
            {.size = 11, .color = kGray});
     draw_sheets(f, m, place, sheets_top);
