@@ -45,21 +45,29 @@ KERNELS  := $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kern
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels))
+HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report))
+
+# The report's picture needs cairo; its tables do not.
+ifdef CAIRO
+  FIGURE := $(call objects,tools/report_figure.cpp tools/figure.cpp)
+  $(BUILD)/obj/tools/report.o $(FIGURE): FLAGS += -DTOPOLM_CAIRO $(shell pkg-config --cflags cairo)
+  $(BUILD)/report: LIBS += $(shell pkg-config --libs cairo)
+endif
 
 all: about $(PROGRAMS) $(HELPERS)
 
 about:
 	@echo "compiler   $(CXX) $$($(CXX) -dumpversion 2>/dev/null || echo 'not found: run make setup') for $(MACHINE)"
 	@echo "kernels    cpu: $(ISAS)$(if $(NVCC), (nvcc is here; there are no CUDA kernels yet))"
-	@echo "figures    $(if $(CAIRO),cairo,no cairo: no figures; make setup installs it)"
+	@echo "figures    $(if $(CAIRO),cairo,no cairo: build/report prints tables only; make setup installs it)"
 	@echo "threads    $$(nproc)"
 
 $(PROGRAMS): $(BIN)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 
+$(BUILD)/report: $(FIGURE)
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
-	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
+	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
 
 $(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
@@ -102,5 +110,4 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 .PHONY: all about demo test setup run-test run-demo lint clean
-.SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -16,11 +16,11 @@ struct Outcome {
   std::string output;  // standard output and standard error
 };
 
-/// Where the Makefile put the program.
+/// Where the Makefile put the program; those that only scripts run stay in the build directory.
 inline std::string program(const std::string& name) {
-  const std::string path = std::string(TOPOLM_BIN) + "/" + name;
-  require(fs::exists(path), "'{}' is missing; run make first", path);
-  return path;
+  for (const std::string directory : {TOPOLM_BIN "/", TOPOLM_BIN "/build/"})
+    if (fs::exists(directory + name)) return directory + name;
+  fail("the program {} is missing; run make first", name);
 }
 
 /// Runs a shell command line to its end.
