@@ -59,7 +59,7 @@ $(BUILD)/obj/%.o: %.cpp
 	$(CXX) $(FLAGS) -c $< -o $@
 
 # Some tests run the program itself; and GPT-2's own vocabulary is fetched, not kept here.
-test: $(BUILD)/tests tokenize
+test: $(BUILD)/tests tokenize bench
 	sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
 
