@@ -287,58 +287,40 @@ double median_of(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-/// PyTorch's milliseconds in every round, in one way of running it.
-struct Way {
-  std::string spatial, setting;
-  std::vector<double> ms, ratios;
-};
+/// The setting that PyTorch is fastest with, from two steps in each.
+std::string best_setting(const Peer& peer, PeerRun run) {
+  run.steps = 2;
+  std::map<double, std::string> by_time;
+  for (const auto& setting : Peer::settings(run.threads))
+    by_time[median_of(peer.run(run, setting).at("ms"))] = setting;
+  return by_time.begin()->second;
+}
 
 /// Ours and PyTorch's by turns. A machine's speed drifts within minutes, so a ratio is taken within a round.
 json compare(const Options& o, const Peer& peer, const StepTimes& first) {
   const PeerRun run{first.preset, first.dtype, first.threads, first.train.batch, first.train.seq, o.steps};
-  std::vector<Way> ways;
-  for (const char* spatial : {"published", "batched"})
-    for (const auto& setting : Peer::settings()) ways.push_back({spatial, setting, {}, {}});
-  std::vector<double> ours;
-  json theirs;
-  for (int round = 0; round < o.rounds; ++round)
-    for (Way& way : ways) {
-      const double mine = 1e3 * time_steps(o, run.preset, run.dtype, run.threads).median();
-      theirs = peer.run(run, way.setting, way.spatial);
-      ours.push_back(mine);
-      way.ms.push_back(median_of(theirs.at("ms").get<std::vector<double>>()));
-      way.ratios.push_back(way.ms.back() / mine);
-    }
-  const std::string blas = theirs.at("blas");
-  fmt::print("\n{} {}, {} threads, against {} with {}: ours {:.1f} ms, {}; PyTorch {} MB\n", run.preset,
-             run.dtype, run.threads, theirs.at("framework").get<std::string>(), blas, median_of(ours),
-             human_bytes(first.memory), theirs.at("peak_rss_mb").get<int>());
+  const std::string setting = best_setting(peer, run);
+  std::vector<double> ours, theirs, ratios;
+  json last;
+  for (int round = 0; round < o.rounds; ++round) {
+    ours.push_back(1e3 * time_steps(o, run.preset, run.dtype, run.threads).median());
+    last = peer.run(run, setting);
+    theirs.push_back(median_of(last.at("ms")));
+    ratios.push_back(theirs.back() / ours.back());
+  }
+  const std::string framework = last.at("framework"), blas = last.at("blas");
+  const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
+  fmt::print("\n  {:.1f} ms, against {:.1f} ms of {}: {:.2f} times as fast ({:.2f} to {:.2f} in {} rounds)\n",
+             median_of(ours), median_of(theirs), framework, median_of(ratios), *low, *high, o.rounds);
+  fmt::print("  peak memory {}, against {}; {}{}{}\n", human_bytes(first.memory),
+             human_bytes(last.at("peak_rss_bytes")), blas, setting.empty() ? "" : ", ", setting);
   if (blas.starts_with("reference") && run.dtype == "fp32")
     fmt::print(
         "  NOTE: the reference BLAS is no rival: install libopenblas0-pthread, or put it in "
         "LD_LIBRARY_PATH\n");
-  json j = {{"preset", run.preset},
-            {"dtype", run.dtype},
-            {"threads", run.threads},
-            {"ours_ms", ours},
-            {"peer", theirs}};
-  for (const char* spatial : {"published", "batched"}) {
-    const Way* best = nullptr;
-    for (const Way& way : ways)
-      if (way.spatial == spatial && (!best || median_of(way.ratios) < median_of(best->ratios))) best = &way;
-    const auto [low, high] = std::minmax_element(best->ratios.begin(), best->ratios.end());
-    fmt::print(
-        "  spatial loss as {:<10} PyTorch {:>8.1f} ms, ours is {:.2f} times as fast ({:.2f} to {:.2f} in {} "
-        "rounds); {}\n",
-        spatial, median_of(best->ms), median_of(best->ratios), *low, *high, o.rounds,
-        best->setting.empty() ? "default settings" : best->setting);
-    std::fflush(stdout);
-    j[spatial] = {{"ms", best->ms}, {"ratios", best->ratios}, {"setting", best->setting}};
-  }
-  for (const Way& way : ways)
-    j["ways"].push_back(
-        {{"spatial", way.spatial}, {"setting", way.setting}, {"ms", way.ms}, {"ratios", way.ratios}});
-  return j;
+  std::fflush(stdout);
+  return {{"preset", run.preset}, {"dtype", run.dtype},  {"threads", run.threads}, {"setting", setting},
+          {"ours_ms", ours},      {"theirs_ms", theirs}, {"ratios", ratios},       {"theirs", last}};
 }
 
 // ------------------------------------------------------------------------------------------------------------

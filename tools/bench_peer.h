@@ -32,22 +32,22 @@ class Peer {
     return {};
   }
 
-  /// The settings that change PyTorch's speed here and cannot be known beforehand: libgomp's spinning helps
-  /// an idle machine and fights OpenBLAS's own threads; OpenBLAS 0.3.21 takes AVX2 kernels on an AMD with
-  /// AVX-512. All are tried, the best one counts.
-  static std::vector<std::string> settings() {
-    std::vector<std::string> all = {"", "OMP_WAIT_POLICY=PASSIVE"};
-    if (cpu_instruction_sets().front() == "avx512")
-      all.push_back("OMP_WAIT_POLICY=PASSIVE OPENBLAS_CORETYPE=SkylakeX");
+  /// The settings that change PyTorch's speed and cannot be known beforehand: libgomp's spinning helps on an
+  /// idle machine and fights OpenBLAS's own threads; OpenBLAS 0.3.21 takes AVX2 kernels on an AMD that has
+  /// AVX-512.
+  static std::vector<std::string> settings(int threads) {
+    std::vector<std::string> all = {""};
+    if (threads > 1) all.push_back("OMP_WAIT_POLICY=PASSIVE");
+    if (cpu_instruction_sets().front() == "avx512") all.push_back(all.back() + " OPENBLAS_CORETYPE=SkylakeX");
     return all;
   }
 
   /// The line of JSON that the script prints. What goes wrong in it is on standard error.
-  nlohmann::json run(const PeerRun& r, const std::string& setting, const std::string& spatial) const {
+  nlohmann::json run(const PeerRun& r, const std::string& setting) const {
     const std::string line = fmt::format(
         "OMP_NUM_THREADS={0} OPENBLAS_NUM_THREADS={0} MKL_NUM_THREADS={0} {1} {2} --threads {0} --preset {3} "
-        "--dtype {4} --batch {5} --seq {6} --steps {7} --spatial {8}",
-        r.threads, setting, command_, r.preset, r.dtype, r.batch, r.seq, r.steps, spatial);
+        "--dtype {4} --batch {5} --seq {6} --steps {7}",
+        r.threads, setting, command_, r.preset, r.dtype, r.batch, r.seq, r.steps);
     std::FILE* const pipe = popen(line.c_str(), "r");
     require(pipe != nullptr, "cannot start a child process for PyTorch");
     std::string text;
