@@ -92,6 +92,14 @@ double peak_memory() {
   return 1024.0 * static_cast<double>(usage.ru_maxrss);
 }
 
+/// Seconds that all threads of this process have computed. Unlike the wall's clock it stands still while
+/// another process has the CPU, so it compares programs on a busy machine, if they do not spin.
+double cpu_time() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 /// A stream of random tokens; the file is gone when this returns, the mapping stays.
 TokenFile random_tokens(int vocab_size, int64_t count) {
   std::vector<uint16_t> tokens(static_cast<size_t>(count));
@@ -111,28 +119,28 @@ struct Operation {
   double total() const { return forward + backward + neither; }
 };
 
+double median_of(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
 struct StepTimes {
   std::string preset, dtype;
   ModelConfig model;
   TrainConfig train;
   int threads;
-  std::vector<double> seconds;
+  std::vector<double> seconds, cpu_seconds;  // on the wall's clock, and of all threads' work
   double memory = 0;
   Losses losses;
   std::map<std::string, RangeTotal> ranges;
 
-  double sorted(double quantile) const {
-    std::vector<double> s = seconds;
-    std::sort(s.begin(), s.end());
-    return s[static_cast<size_t>(quantile * static_cast<double>(s.size() - 1) + 0.5)];
-  }
-  double median() const { return sorted(0.5); }
+  double median() const { return median_of(seconds); }
   double tokens() const { return static_cast<double>(train.batch) * train.seq; }
   double flops() const { return model.flops_per_token(train.seq) * tokens() / median(); }
 };
 
 StepTimes time_steps(const Options& o, const std::string& preset, const std::string& dtype, int threads) {
-  StepTimes t{preset, dtype, model_preset(preset), train_preset(preset), threads, {}, 0, {}, {}};
+  StepTimes t{preset, dtype, model_preset(preset), train_preset(preset), threads, {}, {}, 0, {}, {}};
   if (preset == "base") t.train.batch = 2, t.train.seq = 256, t.train.accumulate = 1;
   if (o.batch) t.train.batch = o.batch;
   if (o.seq) t.train.seq = o.seq;
@@ -147,7 +155,9 @@ StepTimes time_steps(const Options& o, const std::string& preset, const std::str
   profile_ranges(true);
   for (int i = 0; i < o.steps; ++i) {
     const auto start = std::chrono::steady_clock::now();
+    const double cpu_start = cpu_time();
     t.losses = trainer.step(data).losses;
+    t.cpu_seconds.push_back(cpu_time() - cpu_start);
     t.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   t.ranges = range_totals();
@@ -222,8 +232,9 @@ std::string speed(const StepTimes& t, const Ceilings& c, const Operation& o) {
 void print_step(const StepTimes& t, const Ceilings& c) {
   fmt::print("\n{} {}, {} thread{}: {} sequences of {} tokens, spatial loss on {} sites\n", t.preset, t.dtype,
              t.threads, t.threads == 1 ? "" : "s", t.train.batch, t.train.seq, t.model.sites());
+  const auto [fastest, slowest] = std::minmax_element(t.seconds.begin(), t.seconds.end());
   fmt::print("  {:.1f} ms a step ({:.1f} to {:.1f} in {} steps), {} tokens/s, peak memory {}\n",
-             1e3 * t.median(), 1e3 * t.sorted(0), 1e3 * t.sorted(1), t.seconds.size(),
+             1e3 * t.median(), 1e3 * *fastest, 1e3 * *slowest, t.seconds.size(),
              human_count(t.tokens() / t.median()), human_bytes(t.memory));
   fmt::print("  {:.1f} GFLOP/s of the model: {:.0f} % of product {}, {:.0f} % of fp32 multiply-adds\n\n",
              t.flops() * 1e-9, percent(t.flops(), c.matrix.at(t.dtype)), t.dtype,
@@ -247,8 +258,7 @@ json to_json(const StepTimes& t, const Ceilings& c) {
             {"parameters", t.model.parameters()},
             {"seconds", t.seconds},
             {"median_ms", 1e3 * t.median()},
-            {"min_ms", 1e3 * t.sorted(0)},
-            {"max_ms", 1e3 * t.sorted(1)},
+            {"cpu_seconds", t.cpu_seconds},
             {"tokens_per_second", t.tokens() / t.median()},
             {"flops_per_second", t.flops()},
             {"percent_of_matrix_speed", percent(t.flops(), c.matrix.at(t.dtype))},
@@ -282,10 +292,21 @@ json to_json(const Ceilings& c) {
 // ---- the comparison
 // ----------------------------------------------------------------------------------------
 
-double median_of(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
+/// Milliseconds of both, round by round.
+struct Race {
+  std::vector<double> ours, theirs, ratios;
+
+  void add(double our, double their) {
+    ours.push_back(our), theirs.push_back(their), ratios.push_back(their / our);
+  }
+  std::string text() const {
+    const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
+    return fmt::format(
+        "{:>8.1f} ms against {:>8.1f} ms: {:.2f} times as fast ({:.2f} to {:.2f} in {} rounds)",
+        median_of(ours), median_of(theirs), median_of(ratios), *low, *high, ratios.size());
+  }
+  json to_json() const { return {{"ours_ms", ours}, {"theirs_ms", theirs}, {"ratios", ratios}}; }
+};
 
 /// The setting that PyTorch is fastest with, from two steps in each.
 std::string best_setting(const Peer& peer, PeerRun run) {
@@ -300,18 +321,17 @@ std::string best_setting(const Peer& peer, PeerRun run) {
 json compare(const Options& o, const Peer& peer, const StepTimes& first) {
   const PeerRun run{first.preset, first.dtype, first.threads, first.train.batch, first.train.seq, o.steps};
   const std::string setting = best_setting(peer, run);
-  std::vector<double> ours, theirs, ratios;
+  Race wall, cpu;
   json last;
   for (int round = 0; round < o.rounds; ++round) {
-    ours.push_back(1e3 * time_steps(o, run.preset, run.dtype, run.threads).median());
+    const StepTimes t = time_steps(o, run.preset, run.dtype, run.threads);
     last = peer.run(run, setting);
-    theirs.push_back(median_of(last.at("ms")));
-    ratios.push_back(theirs.back() / ours.back());
+    wall.add(1e3 * t.median(), median_of(last.at("ms")));
+    cpu.add(1e3 * median_of(t.cpu_seconds), median_of(last.at("cpu_ms")));
   }
   const std::string framework = last.at("framework"), blas = last.at("blas");
-  const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
-  fmt::print("\n  {:.1f} ms, against {:.1f} ms of {}: {:.2f} times as fast ({:.2f} to {:.2f} in {} rounds)\n",
-             median_of(ours), median_of(theirs), framework, median_of(ratios), *low, *high, o.rounds);
+  fmt::print("\n  against {}\n  step        {}\n", framework, wall.text());
+  if (run.threads == 1) fmt::print("  CPU time    {}\n", cpu.text());  // threads that wait may spin
   fmt::print("  peak memory {}, against {}; {}{}{}\n", human_bytes(first.memory),
              human_bytes(last.at("peak_rss_bytes")), blas, setting.empty() ? "" : ", ", setting);
   if (blas.starts_with("reference") && run.dtype == "fp32")
@@ -319,8 +339,8 @@ json compare(const Options& o, const Peer& peer, const StepTimes& first) {
         "  NOTE: the reference BLAS is no rival: install libopenblas0-pthread, or put it in "
         "LD_LIBRARY_PATH\n");
   std::fflush(stdout);
-  return {{"preset", run.preset}, {"dtype", run.dtype},  {"threads", run.threads}, {"setting", setting},
-          {"ours_ms", ours},      {"theirs_ms", theirs}, {"ratios", ratios},       {"theirs", last}};
+  return {{"preset", run.preset},   {"dtype", run.dtype},   {"threads", run.threads}, {"setting", setting},
+          {"wall", wall.to_json()}, {"cpu", cpu.to_json()}, {"theirs", last}};
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -334,7 +354,10 @@ void run(const Options& o) {
           "--compare needs a python3 with PyTorch, and there is none here; on Debian: apt install "
           "python3-torch libopenblas0-pthread");
   const std::string description = make_kernels()->device().description();
-  fmt::print("machine   {}\n", description);
+  double load = 0;
+  getloadavg(&load, 1);
+  fmt::print("machine   {}; load {:.1f} on {} CPUs\n", description, load, available_cpus());
+  report["load"] = load;
   report["machine"] = description;
 
   std::vector<Ceilings> ceilings;

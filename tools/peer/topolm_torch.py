@@ -194,18 +194,20 @@ def main():
     batch, seq = o.batch or BATCH[o.preset][0], o.seq or BATCH[o.preset][1]
     model = TopoLM(**config, alpha=o.alpha)
     optimizer = model.optimizer()
-    milliseconds = []
+    milliseconds, cpu_milliseconds = [], []
     for _ in range(o.steps + 1):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         tokens = torch.randint(config["vocab_size"], (batch, seq + 1))
         task, spatials, _ = model.step(optimizer, tokens[:, :-1], tokens[:, 1:], model.draw(), o.dtype)
         milliseconds.append(1000 * (time.perf_counter() - start))
-    milliseconds = milliseconds[1:]  # the first one warms up
+        cpu_milliseconds.append(1000 * (time.process_time() - cpu_start))
+    milliseconds, cpu_milliseconds = milliseconds[1:], cpu_milliseconds[1:]  # the first one warms up
     median = sorted(milliseconds)[len(milliseconds) // 2]
     print(json.dumps(dict(
         framework="PyTorch " + torch.__version__.split("a")[0], blas=blas(), threads=torch.get_num_threads(),
         preset=o.preset, dtype=o.dtype, batch=batch, seq=seq, alpha=o.alpha,
-        ms=[round(ms, 2) for ms in milliseconds], tokens_per_second=round(1000 * batch * seq / median, 1),
+        ms=[round(ms, 2) for ms in milliseconds], cpu_ms=[round(ms, 2) for ms in cpu_milliseconds],
+        tokens_per_second=round(1000 * batch * seq / median, 1),
         peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, task_loss=task,
         spatial_loss=sum(spatials) / max(1, len(spatials)))))
 
