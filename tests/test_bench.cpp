@@ -89,3 +89,12 @@ TEST_CASE("ceilings: every instruction set measures something finite") {
     CHECK(speed > 1e8);
   }
 }
+
+TEST_CASE("bench: the PyTorch that we race is the same model") {
+  const std::string python = "/usr/bin/python3";
+  if (run(python + " -c 'import torch'").status != 0) return;  // the only test that looks for PyTorch
+  const Result result = run(python + " tools/peer/topolm_torch.py --check-golden tests/golden");
+  CAPTURE(result.text);
+  CHECK(result.status == 0);
+  CHECK(contains(result.text, "tiny_pre step 2"));
+}

@@ -225,8 +225,7 @@ std::string speed(const StepTimes& t, const Ceilings& c, const Operation& o) {
   if (o.name != "optimizer") return "";
   // Reads the gradient twice and weight, m, v; writes those three and the bf16 copy.
   const double bytes = parameters * (t.dtype == "bf16" ? 34 : 32);
-  return fmt::format("{:.1f} GB/s, {:.0f} % of triad", bytes / o.total() * 1e-9,
-                     percent(bytes / o.total(), c.memory.triad));
+  return fmt::format("{:.1f} GB/s, triad {:.1f} GB/s", bytes / o.total() * 1e-9, c.memory.triad * 1e-9);
 }
 
 void print_step(const StepTimes& t, const Ceilings& c) {
