@@ -92,7 +92,8 @@ TEST_CASE("ceilings: every instruction set measures something finite") {
 
 TEST_CASE("bench: the PyTorch that we race is the same model") {
   const std::string python = "/usr/bin/python3";
-  if (run(python + " -c 'import torch'").status != 0) return;  // the only test that looks for PyTorch
+  const std::string find = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)";
+  if (run(python + " -c \"" + find + "\"").status != 0) return;  // the only test that looks for PyTorch
   const Result result = run(python + " tools/peer/topolm_torch.py --check-golden tests/golden");
   CAPTURE(result.text);
   CHECK(result.status == 0);

@@ -356,6 +356,9 @@ void run(const Options& o) {
   double load = 0;
   getloadavg(&load, 1);
   fmt::print("machine   {}; load {:.1f} on {} CPUs\n", description, load, available_cpus());
+  if (load > 1)
+    fmt::print(
+        "          busy with something else: ceilings of moments and steps of seconds compare badly\n");
   report["load"] = load;
   report["machine"] = description;
 

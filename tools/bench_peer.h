@@ -33,13 +33,10 @@ class Peer {
   }
 
   /// The settings that change PyTorch's speed and cannot be known beforehand: libgomp's spinning helps on an
-  /// idle machine and fights OpenBLAS's own threads; OpenBLAS 0.3.21 takes AVX2 kernels on an AMD that has
-  /// AVX-512.
+  /// idle machine and fights OpenBLAS's own threads.
   static std::vector<std::string> settings(int threads) {
-    std::vector<std::string> all = {""};
-    if (threads > 1) all.push_back("OMP_WAIT_POLICY=PASSIVE");
-    if (cpu_instruction_sets().front() == "avx512") all.push_back(all.back() + " OPENBLAS_CORETYPE=SkylakeX");
-    return all;
+    return threads > 1 ? std::vector<std::string>{"", "OMP_WAIT_POLICY=PASSIVE"}
+                       : std::vector<std::string>{""};
   }
 
   /// The line of JSON that the script prints. What goes wrong in it is on standard error.

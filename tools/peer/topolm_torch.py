@@ -53,7 +53,7 @@ class Block(torch.nn.Module):
 
 def spatial_loss(activations, members, places):
     """Mean over neighborhoods of (1 - Pearson(correlations of units, 1/(1+distance))) / 2, as published: one
-    gather and one corrcoef a neighborhood. (One gather and one batched product for all were 10 % slower.)"""
+    gather and one corrcoef a neighborhood."""
     x = activations.flatten(0, 1)
     losses = []
     for units in members:
