@@ -2,10 +2,33 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 
 #include "engine/arena.h"
+#include "engine/parallel.h"
+#include "kernels/cpu_device.h"
 
 namespace topolm {
+
+namespace {
+
+/// The shortest time of `run` in seconds, after one run that does not count: working space grows, threads
+/// wake.
+double shortest(double seconds, const std::function<void()>& run) {
+  using Clock = std::chrono::steady_clock;
+  const auto time = [&] {
+    const auto start = Clock::now();
+    run();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  run();
+  double best = time();
+  for (const auto end = Clock::now() + std::chrono::duration<double>(seconds); Clock::now() < end;)
+    best = std::min(best, time());
+  return best;
+}
+
+}  // namespace
 
 double measure_matrix_speed(Kernels& kernels, DType dtype, double seconds) {
   constexpr int64_t kSide = 768;  // operands in the second-level cache's reach, edges that every tile divides
@@ -15,18 +38,40 @@ double measure_matrix_speed(Kernels& kernels, DType dtype, double seconds) {
   arena.add(x, "x", dtype, {kSide, kSide});
   arena.add(w, "w", dtype, {kSide, kSide});
   arena.commit();
-  using Clock = std::chrono::steady_clock;
-  const auto run = [&] {
-    const auto start = Clock::now();
+  const double best = shortest(seconds, [&] {
     kernels.linear_forward(y, x, w);
     kernels.device().synchronize();
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  run();  // packing space grows, threads wake
-  double best = run();
-  for (const auto end = Clock::now() + std::chrono::duration<double>(seconds); Clock::now() < end;)
-    best = std::min(best, run());
+  });
   return 2.0 * kSide * kSide * kSide / best;
+}
+
+double measure_multiply_add_speed(const DeviceOptions& options, double seconds) {
+  constexpr int64_t kTasks = 64, kCount = 12 * 16 * 2000;  // a task: some 10 microseconds
+  const CeilingLoops loops = ceiling_loops(options);
+  ThreadPool pool(options.threads);
+  const double best = shortest(
+      seconds, [&] { pool.parallel_for(kTasks, [&](int64_t, int) { loops.multiply_add(kCount); }); });
+  return 2.0 * kTasks * kCount / best;
+}
+
+MemorySpeed measure_memory_speed(const DeviceOptions& options, double seconds) {
+  constexpr int64_t kTask = 1 << 17, kTasks = 200, kCount = kTask * kTasks;  // 3 x 100 MB
+  const CeilingLoops loops = ceiling_loops(options);
+  const auto kernels = make_kernels(options);
+  Arena arena(kernels->device(), "the memory speed test");
+  Tensor a, b, c;
+  for (Tensor* t : {&a, &b, &c}) arena.add(*t, "stream", DType::f32, {kCount});
+  arena.commit();
+  ThreadPool pool(options.threads);
+  const auto time = [&](auto&& loop) {
+    return shortest(seconds,
+                    [&] { pool.parallel_for(kTasks, [&](int64_t task, int) { loop(task * kTask); }); });
+  };
+  float *const x = a.f32(), *const y = b.f32(), *const z = c.f32();
+  constexpr double kBytes = 4.0 * kCount;
+  return {kBytes / time([=](int64_t i) { loops.read(x + i, kTask); }),
+          2 * kBytes / time([=](int64_t i) { loops.copy(x + i, y + i, kTask); }),
+          3 * kBytes / time([=](int64_t i) { loops.triad(x + i, y + i, z + i, kTask); })};
 }
 
 }  // namespace topolm

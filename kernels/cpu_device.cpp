@@ -112,7 +112,15 @@ std::vector<std::string> cpu_instruction_sets() {
 #endif
 }
 
-std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
+namespace {
+
+/// What an instruction set's copy of the kernels defines.
+struct InstructionSet {
+  std::unique_ptr<Kernels> (*make_cpu_kernels)(int threads);
+  CeilingLoops (*ceiling_loops)();
+};
+
+InstructionSet choose(const DeviceOptions& options) {
   require(options.name == "auto" || options.name == "cpu",
           "there is no device '{}' in this build; use --device cpu", options.name);
   const auto sets = cpu_instruction_sets();
@@ -122,12 +130,20 @@ std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
   require(std::find(sets.begin(), sets.end(), isa) != sets.end(),
           "this machine cannot run the instruction set '{}'; it has: {}", isa, fmt::join(sets, ", "));
 #if defined(__x86_64__)
-  if (isa == "avx512") return avx512::make_cpu_kernels(options.threads);
-  if (isa == "avx2") return avx2::make_cpu_kernels(options.threads);
-  return sse2::make_cpu_kernels(options.threads);
+  if (isa == "avx512") return {avx512::make_cpu_kernels, avx512::ceiling_loops};
+  if (isa == "avx2") return {avx2::make_cpu_kernels, avx2::ceiling_loops};
+  return {sse2::make_cpu_kernels, sse2::ceiling_loops};
 #else
-  return neon::make_cpu_kernels(options.threads);
+  return {neon::make_cpu_kernels, neon::ceiling_loops};
 #endif
 }
+
+}  // namespace
+
+std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
+  return choose(options).make_cpu_kernels(options.threads);
+}
+
+CeilingLoops ceiling_loops(const DeviceOptions& options) { return choose(options).ceiling_loops(); }
 
 }  // namespace topolm

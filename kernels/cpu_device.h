@@ -51,10 +51,19 @@ class Workspace {
 /// outside the vocabulary of 97" for what = "embedding_forward: token id", of = "the vocabulary".
 void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t limit, const char* of);
 
+/// Loops that do one thing, as fast as an instruction set can: ./bench times them to know what is possible.
+struct CeilingLoops {
+  float (*multiply_add)(int64_t n);  // n (or a few more) x = x * a + b on registers
+  float (*read)(const float* x, int64_t n);
+  void (*copy)(float* out, const float* x, int64_t n);
+  void (*triad)(float* out, const float* x, const float* y, int64_t n);  // out = x + 0.5 y
+};
+
 /// Defined by each instruction set's copy of the kernels.
 #define TOPOLM_DECLARE_ISA(isa)                           \
   namespace isa {                                         \
   std::unique_ptr<Kernels> make_cpu_kernels(int threads); \
+  CeilingLoops ceiling_loops();                           \
   }
 #if defined(__x86_64__)
 TOPOLM_DECLARE_ISA(sse2)
@@ -64,5 +73,8 @@ TOPOLM_DECLARE_ISA(avx512)
 TOPOLM_DECLARE_ISA(neon)
 #endif
 #undef TOPOLM_DECLARE_ISA
+
+/// The loops of the instruction set that make_kernels(options) would choose.
+CeilingLoops ceiling_loops(const DeviceOptions& options);
 
 }  // namespace topolm

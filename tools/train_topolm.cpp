@@ -261,6 +261,8 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
     const bool last = r.step == t.steps, stop = interrupted();
     if (validation && !stop && (last || (o.eval_every > 0 && r.step % o.eval_every == 0))) {
       const Losses v = trainer.evaluate(*validation, o.eval_batches);
+      // A machine that was busy at the start would be outdone by its own training.
+      speed = std::max(speed, measure_matrix_speed(trainer.model().kernels(), t.dtype, 0.05));
       val_task = v.task, val_spatial = v.mean_spatial();
       progress.print(fmt::format("step {:>6}  validation loss {:.4f}  spatial {:.4f}", r.step, v.task,
                                  v.mean_spatial()));

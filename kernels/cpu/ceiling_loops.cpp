@@ -1,0 +1,47 @@
+// What the best code could do: multiply-adds that never leave the registers, and plain streams over memory.
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu_device.h"
+
+namespace topolm::TOPOLM_ISA {
+
+namespace {
+
+float multiply_add(int64_t n) {
+  constexpr int kChains = 12;  // to cover the latency of two units, and to fit in 16 registers
+  vfloat sums[kChains];
+  volatile float opaque = 0.5f;  // what the compiler must not compute with
+  const vfloat factor = splat(opaque), term = splat(opaque);
+  // Different starts: g++ computes equal chains once.
+  for (int chain = 0; chain < kChains; ++chain) sums[chain] = splat(opaque * static_cast<float>(chain));
+  for (int64_t i = 0; i < n; i += kChains * kLanes) {
+    TOPOLM_UNROLL
+    for (int chain = 0; chain < kChains; ++chain) sums[chain] = sums[chain] * factor + term;  // tends to 1
+  }
+  for (int chain = 1; chain < kChains; ++chain) sums[0] += sums[chain];
+  return reduce_add(sums[0]);
+}
+
+float read(const float* x, int64_t n) {
+  vfloat sums[4] = {};
+  for (int64_t i = 0; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    TOPOLM_UNROLL
+    for (int k = 0; k < 4; ++k) sums[k] += load(x + i + k * kLanes);
+  }
+  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+void copy(float* out, const float* x, int64_t n) {
+  sweep(n, [=](int64_t i, auto lanes) { store(out + i, load(x + i, lanes), lanes); });
+}
+
+void triad(float* out, const float* x, const float* y, int64_t n) {
+  sweep(n, [=](int64_t i, auto lanes) {
+    store(out + i, load(x + i, lanes) + 0.5f * load(y + i, lanes), lanes);
+  });
+}
+
+}  // namespace
+
+CeilingLoops ceiling_loops() { return {multiply_add, read, copy, triad}; }
+
+}  // namespace topolm::TOPOLM_ISA
