@@ -5,6 +5,7 @@
 #   make test       all tests
 #   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
 #   make lint       formatting, and what the linker must not mix between instruction sets
+#   make test-neon  the kernels on AArch64, run by QEMU
 #
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
@@ -100,6 +101,20 @@ run-test: all $(BUILD)/tests
 	@sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
 
+# The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
+# AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
+kernel_test_sources = $(wildcard kernels/*.cpp) $(patsubst %,engine/%.cpp,arena parallel profile random tensor) \
+  $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
+  test_optimizer test_parallel test_spatial_loss)
+$(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
+	$(CXX) $(FLAGS) -static $^ -o $@
+
+test-neon:
+	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
+	@$(MAKE) --no-print-directory build-neon/kernel_tests BUILD=build-neon CXX=aarch64-linux-gnu-g++ \
+	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
+	qemu-aarch64-static build-neon/kernel_tests
+
 run-demo: all
 	@TEXT='$(TEXT)' sh tools/demo.sh
 
@@ -109,5 +124,5 @@ lint:
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
-.PHONY: all about demo test setup run-test run-demo lint clean
+.PHONY: all about demo test setup run-test run-demo test-neon lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
