@@ -288,6 +288,7 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
   const std::string where = save();
   progress.finish();
   fmt::print("saved       {}\n", where);
+  if (!d.tokenizer.empty()) fmt::print("hear it     ./infer \"Once upon a time\" --model {}\n", o.out);
 }
 
 void run(const Options& o) {
