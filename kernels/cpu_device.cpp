@@ -27,6 +27,23 @@ void* allocate_aligned(size_t bytes) {
   return p;
 }
 
+/// Bytes that can be had before the kernel starts killing processes: it promises more than it has, so asking
+/// malloc is not enough.
+size_t available_memory() {
+  size_t available = SIZE_MAX;
+  std::ifstream info("/proc/meminfo");
+  for (std::string name, unit; info >> name;) {
+    size_t kilobytes = 0;
+    if (name == "MemAvailable:" && info >> kilobytes) available = kilobytes << 10;
+    std::getline(info, unit);
+  }
+  size_t limit = 0, used = 0;  // of the cgroup; "max" reads as a failure
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit &&
+      std::ifstream("/sys/fs/cgroup/memory.current") >> used)
+    available = std::min(available, limit - std::min(limit, used));
+  return available;
+}
+
 std::string cpu_model() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);)
@@ -47,8 +64,9 @@ std::string CpuDevice::description() const {
 }
 
 void* CpuDevice::allocate(size_t bytes, const std::string& what) {
-  void* p = allocate_aligned(std::max<size_t>(bytes, 1));
-  require(p != nullptr, "not enough memory for {} ({} MB); use a smaller --batch, --seq or --preset", what,
+  void* p = bytes < kHugePage || bytes <= available_memory() ? allocate_aligned(std::max<size_t>(bytes, 1))
+                                                             : nullptr;
+  require(p != nullptr, "not enough memory for {}: {} MB; use a smaller --batch, --seq or --preset", what,
           bytes >> 20);
   std::memset(p, 0, bytes);
   return p;

@@ -47,7 +47,7 @@ std::vector<Position> Sheet::permutation(int rows, int cols, uint64_t seed, int 
 }
 
 Neighborhoods::Neighborhoods(int rows, int cols, int radius)
-    : radius_(radius), side_(2 * radius - 1), centre_rows_(rows - side_ + 1), centre_cols_(cols - side_ + 1) {
+    : side_(2 * radius - 1), centre_rows_(rows - side_ + 1), centre_cols_(cols - side_ + 1) {
   require(radius >= 1 && centre_rows_ >= 1 && centre_cols_ >= 1,
           "no neighborhood of radius {} fits on a {}x{} sheet", radius, rows, cols);
 }

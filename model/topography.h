@@ -55,7 +55,7 @@ class Neighborhoods {
   std::vector<float> distances(Distance norm) const;
 
  private:
-  int radius_, side_, centre_rows_, centre_cols_;
+  int side_, centre_rows_, centre_cols_;
 };
 
 /// The places of the sites of a model: "identity", "random" (seeded, one permutation a site) or the path of a

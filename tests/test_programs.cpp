@@ -261,6 +261,7 @@ TEST_CASE("programs: bad configurations and flags") {
                 "not finite");
   check_refused(place.train("--out /dev/null/model --steps 1"), 1, "/dev/null/model");
   check_refused(place.train("--out " + place.path("text.txt") + " --steps 1"), 1, "text.txt");
+  check_refused(place.train("--batch 100000000" + out), 1, "not enough memory for the activations");
   const Outcome help = run_program("train_topolm", "--help");
   CHECK(help.status == 0);
   for (const char* flag :
