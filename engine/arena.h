@@ -17,14 +17,12 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// Plans a tensor. `slot` gets its type and shape now and its address at commit(); it must stay where it
-  /// is.
+  /// Plans a tensor. `slot` gets its type and shape now and its address at commit(); it must not move.
   void add(Tensor& slot, std::string name, DType dtype, Shape shape);
   void commit();
 
   int64_t bytes() const { return bytes_; }
-  /// The whole block as one float32 vector, gaps included (they are zero and stay zero under +=, x*0 and
-  /// Adam).
+  /// The whole block as one float32 vector, gaps included (zero, and zero they stay under += and Adam).
   Tensor all() const { return {block_, DType::f32, {bytes_ / 4}}; }
 
   struct Entry {

@@ -31,8 +31,8 @@ class MappedFile {
 };
 
 /// A file being written under a temporary name. Nothing appears under `path` before commit(), which flushes
-/// to the disk and renames; without commit() the temporary is removed. Throws Error naming the file on a full
-/// disk.
+/// to the disk and renames; without commit() the temporary is removed. A full disk is an Error naming the
+/// file.
 class OutputFile {
  public:
   explicit OutputFile(fs::path path);

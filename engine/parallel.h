@@ -24,8 +24,7 @@ class ThreadPool {
 
   /// Calls fn(task, thread) once for each task in [0, n); returns when all are done. `thread` < threads()
   /// names a slot that no two tasks hold at once: use it for scratch, never for the result. Not reentrant: a
-  /// task must not call parallel_for. The first exception thrown by a task is rethrown here, after the others
-  /// have ended.
+  /// task must not call parallel_for. The first exception thrown by a task is rethrown here in the end.
   template <class F>
   void parallel_for(int64_t n, F&& fn) {
     using Fn = std::remove_reference_t<F>;

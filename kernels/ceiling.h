@@ -5,8 +5,7 @@
 
 namespace topolm {
 
-/// FLOP/s of a large matrix product of this device with operands of `dtype`: the best of several, over about
-/// `seconds`.
+/// FLOP/s of a large matrix product with operands of `dtype`: the best of several, over about `seconds`.
 double measure_matrix_speed(Kernels& kernels, DType dtype, double seconds = 0.15);
 
 /// FLOP/s of fp32 multiply-adds on registers with the instruction set and threads of `options`: what no

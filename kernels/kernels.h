@@ -41,7 +41,7 @@ class Kernels {
   virtual ~Kernels() = default;
   virtual Device& device() = 0;
 
-  // ---- elementwise ---------------------------------------------------------------------------------------
+  // ---- elementwise
 
   /// out = value. out: fp32.
   virtual void fill(const Tensor& out, float value) = 0;
@@ -50,7 +50,7 @@ class Kernels {
   /// out += scale * in. fp32.
   virtual void add_scaled(const Tensor& out, const Tensor& in, float scale) = 0;
 
-  // ---- embedding -----------------------------------------------------------------------------------------
+  // ---- embedding
 
   /// out[n,:] = wte[tokens[n],:] + wpe[position + n mod T,:]; out [B,T,C], tokens [B,T], wte [V,C], wpe
   /// [>=T,C]. Token ids must lie in [0, V): checked, Error names the id.
@@ -61,7 +61,6 @@ class Kernels {
                                   const Tensor& tokens) = 0;
 
   // ---- layer normalisation (weight only, eps 1e-5)
-  // ---------------------------------------------------------
 
   /// out = (x - mean) * rstd * weight, row by row. out any [N,C]; mean, rstd [N] are saved for the backward.
   virtual void layernorm_forward(const Tensor& out, const Tensor& mean, const Tensor& rstd, const Tensor& x,
@@ -76,7 +75,6 @@ class Kernels {
                                   const Tensor& rstd) = 0;
 
   // ---- linear layers, no bias: weight [OUT, IN] as in torch.nn.Linear
-  // ---------------------------------------
 
   /// y = x weight^T. y any [N,OUT]; x, weight any [N,IN], [OUT,IN], both of one dtype; fp32 accumulation.
   virtual void linear_forward(const Tensor& y, const Tensor& x, const Tensor& weight) = 0;
@@ -86,7 +84,6 @@ class Kernels {
   virtual void linear_backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
 
   // ---- GELU
-  // ------------------------------------------------------------------------------------------------
 
   /// out = gelu(x). any; out may be x.
   virtual void gelu_forward(const Tensor& out, const Tensor& x, Gelu kind) = 0;
@@ -94,7 +91,6 @@ class Kernels {
   virtual void gelu_backward(const Tensor& dx, const Tensor& dout, const Tensor& x, Gelu kind) = 0;
 
   // ---- causal self-attention, softmax scale 1/sqrt(HS)
-  // -------------------------------------------------------
 
   /// out [B,T,C] any from qkv [B,T,3C] any, rows [q;k;v], heads side by side within each. logsumexp [B,NH,T]
   /// of the scaled scores is saved for the backward. Never forms T x T.
@@ -109,7 +105,6 @@ class Kernels {
                                 const Tensor& qkv, int64_t position, int n_head) = 0;
 
   // ---- softmax cross entropy
-  // ----------------------------------------------------------------------------------
 
   /// losses[n] = logsumexp(logits[n,:]) - logits[n, targets[n]]; 0 where targets[n] is -1. logits any [N,V].
   virtual void cross_entropy_forward(const Tensor& losses, const Tensor& logits, const Tensor& targets) = 0;
@@ -118,17 +113,15 @@ class Kernels {
                                       float scale) = 0;
 
   // ---- spatial loss
-  // --------------------------------------------------------------------------------------------
   //
   // For a neighborhood of n units, over the N rows of x: r = Pearson correlation of each pair of units,
   // D = 1/(1+distance) of each pair; SL = (1 - Pearson(r, D)) / 2 over the n(n-1)/2 pairs (TopoLM, eq. 1-2).
-  // A unit whose squared deviation is below 1e-12 is constant: its correlations count as 0, it gets no
-  // gradient.
+  // A unit whose squared deviation is below 1e-12 is constant: correlations 0, no gradient.
 
   /// loss [1]: the mean or max of SL over the K neighborhoods. mean [C] and gradient [K,n,n] are saved: the
-  /// gradient with respect to x of the aggregated loss is, for neighborhood k, (x - mean)[:, members_k] *
-  /// gradient_k. x any [N,C]; members int32 [K,n]: distinct units; distance [n,n]: D minus its mean over
-  /// pairs, divided by its norm over the n(n-1)/2 pairs; symmetric, diagonal 0.
+  /// aggregated loss has the gradient (x - mean)[:, members_k] gradient_k with respect to x[:, members_k].
+  /// x any [N,C]; members int32 [K,n]: distinct units; distance [n,n]: D minus its mean over pairs, divided
+  /// by its norm over the n(n-1)/2 pairs; symmetric, diagonal 0.
   virtual void spatial_loss_forward(const Tensor& loss, const Tensor& mean, const Tensor& gradient,
                                     const Tensor& x, const Tensor& members, const Tensor& distance,
                                     Aggregation aggregation) = 0;
@@ -137,17 +130,14 @@ class Kernels {
                                      const Tensor& gradient, const Tensor& members, float scale) = 0;
 
   // ---- reductions and optimizer
-  // ----------------------------------------------------------------------------------
 
   /// out [1] = the sum of all elements of x. any.
   virtual void sum(const Tensor& out, const Tensor& x) = 0;
   /// out [1] = the sum of all squared elements of x. any.
   virtual void sum_of_squares(const Tensor& out, const Tensor& x) = 0;
-  /// norm_and_scale [2] = { |gradient|, min(1, max_norm / |gradient|) }; max_norm 0 means no clipping (scale
-  /// 1).
+  /// norm_and_scale [2] = { |gradient|, min(1, max_norm / |gradient|) }; max_norm 0 does not clip.
   virtual void gradient_norm(const Tensor& norm_and_scale, const Tensor& gradient, float max_norm) = 0;
-  /// AdamW (Loshchilov & Hutter 2019) on every tensor, gradients multiplied by norm_and_scale[1] as they are
-  /// read.
+  /// AdamW (Loshchilov & Hutter 2019) on every tensor, gradients scaled by norm_and_scale[1] as read.
   virtual void adamw(std::span<const AdamWTensor> tensors, const Tensor& norm_and_scale,
                      const AdamWStep& step) = 0;
 };

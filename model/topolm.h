@@ -2,8 +2,7 @@
 //
 //   loss = cross entropy + sum over sites of alpha_k SL_k + activation_decay * sum over sites of mean |A_k|^2
 //
-// (Rathi et al., "TopoLM: brain-like spatio-functional organization in a topographic language model", ICLR
-// 2025.)
+// Rathi et al., "TopoLM: brain-like spatio-functional organization in a topographic language model", 2025.
 #pragma once
 
 #include <memory>
@@ -46,8 +45,7 @@ class TopoLM {
   Tensor gradient_vector() const { return gradients_->arena.all(); }
 
   /// Puts a micro-batch on the device. tokens and targets: batch * time ids each, batch and time at most what
-  /// was planned; a target of -1 is ignored. neighborhoods[site]: indices as Neighborhoods::members takes
-  /// them.
+  /// was planned; a target of -1 is ignored. neighborhoods[site]: indices for Neighborhoods::members.
   void set_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
                  std::span<const int32_t> targets, const std::vector<std::vector<int32_t>>& neighborhoods);
   /// Draws the neighborhoods of every site for a micro-batch: a function of (seed, step, micro_step, site).
@@ -70,8 +68,7 @@ class TopoLM {
   std::vector<float> logits();
 
  private:
-  /// Everything a step computes. a_ is planned for the largest batch, b_ is the part that the current one
-  /// uses.
+  /// Everything a step computes. a_ is planned for the largest batch; b_ is what the current one uses.
   struct Activations {
     Tensor tokens, targets;                         // [B, T]
     Tensor members;                                 // [sites * K, units of a neighborhood]

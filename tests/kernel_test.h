@@ -82,8 +82,7 @@ inline float round_to(DType dtype, double x) {
   return rounded;
 }
 
-/// Standard normal values times scale plus shift, rounded to dtype so that the reference sees the same
-/// inputs.
+/// Standard normal values times scale plus shift, rounded to dtype: the reference sees the same.
 inline Values random_values(int64_t n, uint32_t stream, DType dtype = DType::f32, double scale = 1,
                             double shift = 0) {
   Random random(7, Random::Purpose::tests, stream);
@@ -147,8 +146,7 @@ class OnDevice {
   Tensor tensor_;
 };
 
-/// |got - expected| / |expected| in the Frobenius norm (absolute where expected is all zero). NaN when any
-/// is.
+/// |got - expected| / |expected| in the Frobenius norm (absolute where expected is all zero). NaN if any is.
 inline double relative_error(const Values& got, const Values& expected) {
   REQUIRE(got.size() == expected.size());
   double difference = 0, norm = 0;

@@ -55,7 +55,6 @@ void add_flags(CLI::App& app, Options& o) {
 }
 
 // ---- measuring
-// ---------------------------------------------------------------------------------------------
 
 struct Ceilings {
   int threads;
@@ -193,7 +192,6 @@ std::vector<Operation> operations(const StepTimes& t) {
 }
 
 // ---- printing
-// ----------------------------------------------------------------------------------------------
 
 double percent(double part, double whole) { return 100 * part / whole; }
 
@@ -289,7 +287,6 @@ json to_json(const Ceilings& c) {
 }
 
 // ---- the comparison
-// ----------------------------------------------------------------------------------------
 
 /// Milliseconds of both, round by round.
 struct Race {
