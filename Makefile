@@ -14,10 +14,6 @@
 CXX      ?= g++
 BUILD    ?= build
 OPTIMISE := $(if $(DEBUG),-O0 -g,$(if $(SANITIZE),-O1 -g1,-O2 -g1))
-# CXX from make's own defaults is "g++" in spirit but not in name; say what is meant.
-ifeq ($(origin CXX),default)
-  CXX := g++
-endif
 
 comma      := ,
 WARNINGS   := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
