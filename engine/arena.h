@@ -25,14 +25,13 @@ class Arena {
   /// The whole block as one float32 vector, gaps included (zero, and zero they stay under += and Adam).
   Tensor all() const { return {block_, DType::f32, {bytes_ / 4}}; }
 
+ private:
   struct Entry {
     Tensor* slot;
     std::string name;
     int64_t offset;
   };
-  const std::vector<Entry>& entries() const { return entries_; }
 
- private:
   Device& device_;
   std::string name_;
   std::vector<Entry> entries_;

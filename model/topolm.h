@@ -37,7 +37,6 @@ class TopoLM {
   const ModelConfig& config() const { return config_; }
   const std::vector<Sheet>& sheets() const { return sheets_; }
   Kernels& kernels() { return kernels_; }
-  DType dtype() const { return dtype_; }
 
   Weights& weights() { return weights_; }
   Parameters& gradients() { return gradients_->tensors; }
