@@ -33,12 +33,17 @@ FLAGS_neon   :=
 # Contract a*b+c into one operation; assume nothing about NaN and infinity: masks and diverging runs need them.
 KERNEL_FLAGS := $(if $(DEBUG),,$(if $(SANITIZE),,-O3)) -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
+# The CUDA kernels, compiled as C++: every CUDA thread is a fiber of kernels/simt. With multiply and add
+# contracted, as nvcc does, they give the bits that its code gives.
+SIMT_FLAGS := -x c++ -DTOPOLM_GPU=simt_kernels -Wno-unknown-pragmas -ffp-contract=fast $(if $(findstring x86_64,$(MACHINE)),-mfma)
+
 CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
 NVCC  := $(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc))
 
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp model/*.cpp tokenizer/*.cpp))
-KERNELS  := $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
+LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
+SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
+KERNELS  := $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
@@ -80,6 +85,10 @@ $(BUILD)/obj/kernels/cpu/$(1)/%.o: kernels/cpu/%.cpp
 endef
 $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
+$(BUILD)/obj/kernels/simt/cuda/%.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
+
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
 $(BUILD)/obj/%.o: %.cpp
 	@mkdir -p $(@D)
@@ -99,11 +108,11 @@ run-test: all $(BUILD)/tests
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
-kernel_test_sources = $(wildcard kernels/*.cpp) $(patsubst %,engine/%.cpp,arena parallel profile random tensor) \
+kernel_test_sources = $(wildcard kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp) $(patsubst %,engine/%.cpp,arena parallel profile random tensor) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
-  test_optimizer test_parallel test_spatial_loss)
+  test_elementwise test_optimizer test_parallel test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
-	$(CXX) $(FLAGS) -static $^ -o $@
+	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ -lfmt -o $@
 
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers

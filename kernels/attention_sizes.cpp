@@ -24,7 +24,7 @@ AttentionSizes check_attention(const char* operation, const Tensor& out, const T
 }
 
 AttentionSizes check_attention_cached(const Tensor& out, const Tensor& key_cache, const Tensor& value_cache,
-                                      const Tensor& qkv, int64_t position, int n_head) {
+                                      const Tensor& qkv, const Tensor& position, int n_head) {
   const char* const operation = "attention_cached";
   const int64_t length = out.rows(), width = out.cols(), longest = key_cache.rows();
   check_shape(operation, "qkv", qkv.view({qkv.rows(), qkv.cols()}), {length, 3 * width});
@@ -32,9 +32,9 @@ AttentionSizes check_attention_cached(const Tensor& out, const Tensor& key_cache
   check_shape(operation, "value_cache", value_cache, {longest, width});
   require(key_cache.dtype == value_cache.dtype, "{}: key_cache holds {}, but value_cache {}", operation,
           name_of(key_cache.dtype), name_of(value_cache.dtype));
-  require(position >= 0 && position + length <= longest,
-          "{}: positions {} to {} do not fit into caches of {}", operation, position, position + length - 1,
-          longest);
+  check_shape(operation, "position", position, {1});
+  (void)position.i32();
+  require(length <= longest, "{}: {} rows do not fit into caches of {}", operation, length, longest);
   return {1, length, width, head_size(operation, width, n_head)};
 }
 

@@ -15,6 +15,6 @@ AttentionSizes check_attention(const char* operation, const Tensor& out, const T
 
 /// The same for attention_cached: one sequence, of which `length` rows are new.
 AttentionSizes check_attention_cached(const Tensor& out, const Tensor& key_cache, const Tensor& value_cache,
-                                      const Tensor& qkv, int64_t position, int n_head);
+                                      const Tensor& qkv, const Tensor& position, int n_head);
 
 }  // namespace topolm

@@ -139,8 +139,6 @@ struct InstructionSet {
 };
 
 InstructionSet choose(const DeviceOptions& options) {
-  require(options.name == "auto" || options.name == "cpu",
-          "there is no device '{}' in this build; use --device cpu", options.name);
   const auto sets = cpu_instruction_sets();
   std::string isa = options.isa;
   if (const char* wanted = std::getenv("TOPOLM_CPU_ISA"); isa.empty() && wanted) isa = wanted;
@@ -158,7 +156,7 @@ InstructionSet choose(const DeviceOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
+std::unique_ptr<Kernels> make_cpu_kernels(const DeviceOptions& options) {
   return choose(options).make_cpu_kernels(options.threads);
 }
 

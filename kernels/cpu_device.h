@@ -74,7 +74,10 @@ TOPOLM_DECLARE_ISA(neon)
 #endif
 #undef TOPOLM_DECLARE_ISA
 
-/// The loops of the instruction set that make_kernels(options) would choose.
+/// The kernels of the instruction set that `options` names, or of the best one.
+std::unique_ptr<Kernels> make_cpu_kernels(const DeviceOptions& options);
+
+/// The loops of the instruction set that make_cpu_kernels(options) would choose.
 CeilingLoops ceiling_loops(const DeviceOptions& options);
 
 }  // namespace topolm

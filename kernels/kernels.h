@@ -7,7 +7,8 @@
 //   added to (+=). Operations run in the order issued and may return before they have finished:
 //   Device::synchronize() waits. Outputs may not overlap inputs unless the comment says that they may. No
 //   operation depends on the number of threads or on launch geometry: the same inputs give the same bits.
-//   Shapes and dtypes that do not fit throw Error naming the operation and the tensor.
+//   Shapes and dtypes that do not fit throw Error naming the operation and the tensor; an index out of range
+//   (token, target, member, position) does so at the latest from the next synchronize() or download().
 //
 // Sizes: B sequences of T tokens, N = B*T rows, C = n_embd, V = vocabulary, NH heads of HS = C/NH.
 #pragma once
@@ -36,6 +37,15 @@ struct AdamWStep {
   int64_t step;  // 1 for the first: bias correction divides by 1 - beta^step
 };
 
+/// How a token is drawn: what is left after top_k, then top_p, then min_p, in proportion.
+struct Sampling {
+  double temperature = 0.8;  // 0: always the most likely token, the lowest id among equals
+  int top_k = 0;             // keep the k most likely, lower ids first among equals (0: all)
+  double top_p = 1;          // then the fewest whose probabilities reach p
+  double min_p = 0;          // then those at least min_p times as likely as the most likely
+  void check() const;        // throws Error naming the flag
+};
+
 class Kernels {
  public:
   virtual ~Kernels() = default;
@@ -53,12 +63,12 @@ class Kernels {
   // ---- embedding
 
   /// out[n,:] = wte[tokens[n],:] + wpe[position + n mod T,:]; out [B,T,C], tokens [B,T], wte [V,C], wpe
-  /// [>=T,C]. Token ids must lie in [0, V): checked, Error names the id.
+  /// [>=T,C]; position int32 [1]: it changes from call to call, so it lies where a recorded call can read it.
   virtual void embedding_forward(const Tensor& out, const Tensor& tokens, const Tensor& wte,
-                                 const Tensor& wpe, int64_t position) = 0;
-  /// dwte[tokens[n],:] += dout[n,:], dwpe[n mod T,:] += dout[n,:]; rows are added in ascending n.
+                                 const Tensor& wpe, const Tensor& position) = 0;
+  /// dwte[tokens[n],:] += dout[n,:], dwpe[n mod T,:] += dout[n,:]. order int32 [N] is token_order(tokens).
   virtual void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dout,
-                                  const Tensor& tokens) = 0;
+                                  const Tensor& tokens, const Tensor& order) = 0;
 
   // ---- layer normalisation (weight only, eps 1e-5)
 
@@ -99,10 +109,11 @@ class Kernels {
   /// dqkv [B,T,3C] any from dout and out [B,T,C] any.
   virtual void attention_backward(const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
                                   const Tensor& out, const Tensor& logsumexp, int n_head) = 0;
-  /// Decoding: M new rows at positions position .. position+M-1 of one sequence. Writes their keys and values
-  /// into the caches [T_max, C] any, then out [M,C] attends over positions 0 .. its own. qkv [M,3C].
+  /// Decoding: M new rows at positions position .. position+M-1 of one sequence; position int32 [1]. Writes
+  /// their keys and values into the caches [T_max, C] any, then out [M,C] attends over positions 0 .. its
+  /// own. qkv [M,3C].
   virtual void attention_cached(const Tensor& out, const Tensor& key_cache, const Tensor& value_cache,
-                                const Tensor& qkv, int64_t position, int n_head) = 0;
+                                const Tensor& qkv, const Tensor& position, int n_head) = 0;
 
   // ---- softmax cross entropy
 
@@ -140,17 +151,30 @@ class Kernels {
   /// AdamW (Loshchilov & Hutter 2019) on every tensor, gradients scaled by norm_and_scale[1] as read.
   virtual void adamw(std::span<const AdamWTensor> tensors, const Tensor& norm_and_scale,
                      const AdamWStep& step) = 0;
+
+  // ---- generation
+
+  /// token int32 [1] drawn from logits fp32 [V] as `sampling` says; uniform fp32 [1] in [0, 1) decides. -1
+  /// when the largest logit is not finite.
+  virtual void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
+                      const Sampling& sampling) = 0;
 };
+
+/// The rows of a batch sorted by token, rows of one token ascending: what embedding_backward adds up.
+std::vector<int32_t> token_order(std::span<const int32_t> tokens);
 
 /// What a device is made from.
 struct DeviceOptions {
-  std::string name = "auto";  // auto, cpu
+  std::string name = "auto";  // auto, cpu, simt
   int threads = 0;            // 0: all CPUs
   std::string isa;            // CPU instruction set; empty: the best this CPU has, or $TOPOLM_CPU_ISA
 };
 
 /// Throws Error when the device is not there or not known.
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options = {});
+
+/// The devices beside the CPU that this program was built with and this machine has: simt, cuda.
+std::vector<std::string> gpu_devices();
 
 /// The CPU instruction sets that this program has kernels for and this machine can run, best first.
 std::vector<std::string> cpu_instruction_sets();

@@ -10,17 +10,6 @@
 
 namespace topolm {
 
-struct SamplingConfig {
-  double temperature = 0.8;  // 0: always the most likely token
-  int top_k = 0;             // keep the k most likely (0: all)
-  double top_p = 1;          // then the fewest whose probabilities reach p
-  double min_p = 0;          // then those at least min_p times as likely as the most likely
-  void check() const;
-};
-
-/// Draws a token. Ties are broken by the lower id.
-int32_t sample(std::span<const float> logits, const SamplingConfig& config, Random& random);
-
 /// One sequence being continued.
 class Generator {
  public:
@@ -42,7 +31,7 @@ class Generator {
   ModelConfig config_;
   Weights weights_;
   Arena arena_;
-  Tensor tokens_, residual_, branch_, norm_, mean_, rstd_, qkv_, attention_, hidden_, logits_;
+  Tensor position_, tokens_, residual_, branch_, norm_, mean_, rstd_, qkv_, attention_, hidden_, logits_;
   std::vector<Tensor> keys_, values_;  // [n_layer] of [block_size, n_embd]
   std::vector<int32_t> history_;       // what the cache holds
   std::vector<float> host_logits_;

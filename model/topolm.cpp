@@ -63,6 +63,8 @@ void TopoLM::plan(int64_t rows) {
   const DType f32 = DType::f32;
   add(a_.tokens, "tokens", DType::i32, {rows, 1});
   add(a_.targets, "targets", DType::i32, {rows, 1});
+  add(a_.order, "token order", DType::i32, {rows, 1});
+  add(first_, "first position", DType::i32, {1});
   add(a_.members, "neighborhoods", DType::i32, {sites * k, units});
   add(distance_, "distances", f32, {units, units});
   add(running_, "running losses", f32, {1 + 2 * sites, 1});
@@ -126,6 +128,7 @@ void TopoLM::set_batch(int64_t batch, int64_t time, std::span<const int32_t> tok
     for (Tensor& t : *list) t = first_rows(t, rows_).view({batch, time, t.cols()});
   for (Tensor& t : b_.logsumexp) t = first_rows(t, rows_).view({batch, config_.n_head, time});
   b_.token_losses = first_rows(b_.token_losses, rows_);
+  b_.order = first_rows(b_.order, rows_);
   for (Tensor* t : {&b_.dresidual, &b_.dbranch, &b_.dbranch_operand, &b_.dnorm, &b_.dhidden})
     *t = first_rows(*t, rows_);
   if (training_)
@@ -144,6 +147,7 @@ void TopoLM::set_batch(int64_t batch, int64_t time, std::span<const int32_t> tok
   Device& device = kernels_.device();
   device.upload(b_.tokens, tokens.data());
   device.upload(b_.targets, targets.data());
+  device.upload(b_.order, token_order(tokens).data());
   device.upload(b_.members, members.data());
 }
 
@@ -155,7 +159,7 @@ void TopoLM::forward(float scale) {
   const Parameters& w = weights_.fp32();
   const Tensor& embedded = b_.residual[0];
   kernels_.embedding_forward(embedded.view(Shape{b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}),
-                             b_.tokens, w.wte, w.wpe, 0);
+                             b_.tokens, w.wte, w.wpe, first_);
   kernels_.layernorm_forward(b_.norm[0], b_.mean[0], b_.rstd[0], embedded, w.h[0].ln_1);
   for (int block = 0; block < config_.n_layer; ++block) forward_block(block);
   for (int site = 0; site < config_.sites(); ++site) spatial_forward(site, scale);
@@ -192,8 +196,9 @@ void TopoLM::backward(float scale) {
   kernels_.layernorm_backward(b_.dresidual, g.ln_f, b_.dnorm, b_.residual[last], w.ln_f, b_.mean[last],
                               b_.rstd[last]);
   for (int block = config_.n_layer - 1; block >= 0; --block) backward_block(block, scale);
-  kernels_.embedding_backward(
-      g.wte, g.wpe, b_.dresidual.view({b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}), b_.tokens);
+  kernels_.embedding_backward(g.wte, g.wpe,
+                              b_.dresidual.view({b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}),
+                              b_.tokens, b_.order);
 }
 
 void TopoLM::backward_block(int block, float scale) {

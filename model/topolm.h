@@ -70,6 +70,7 @@ class TopoLM {
   /// Everything a step computes. a_ is planned for the largest batch; b_ is what the current one uses.
   struct Activations {
     Tensor tokens, targets;                         // [B, T]
+    Tensor order;                                   // [B * T] token_order(tokens)
     Tensor members;                                 // [sites * K, units of a neighborhood]
     std::vector<Tensor> residual;                   // [2L + 1] the embedding, then after each branch
     std::vector<Tensor> norm, mean, rstd;           // [2L + 1] LayerNorm before each branch and the head
@@ -104,6 +105,7 @@ class TopoLM {
   Tensor distance_;      // [units, units] of a neighborhood
   Tensor running_;       // [1 + 2 sites] task loss, then SL a site, then the sum of squares a site
   Tensor loss_;          // [1] the one just computed
+  Tensor first_;         // [1] the position of a sequence's first token: 0
   int64_t rows_ = 0;     // of the current batch
   int64_t targets_ = 0;  // of the current batch that are not ignored
 };

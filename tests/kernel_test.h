@@ -25,11 +25,10 @@ using Values = std::vector<double>;
 inline std::vector<DeviceOptions> test_devices(int threads = 3) {
   const char* wanted = std::getenv("TOPOLM_DEVICE");
   std::vector<DeviceOptions> devices;
-  if (!wanted || std::string(wanted) == "cpu") {
+  if (!wanted || std::string(wanted) == "cpu")
     for (const auto& isa : cpu_instruction_sets()) devices.push_back({"cpu", threads, isa});
-  } else {
-    devices.push_back({wanted, threads, ""});
-  }
+  for (const auto& name : gpu_devices())
+    if (!wanted || wanted == name) devices.push_back({name, threads, ""});
   return devices;
 }
 
@@ -146,6 +145,11 @@ class OnDevice {
   Tensor tensor_;
 };
 
+/// A position, as the operations of decoding want it.
+inline OnDevice position_at(Kernels& kernels, int64_t position) {
+  return {kernels, DType::i32, {1}, {static_cast<double>(position)}};
+}
+
 /// |got - expected| / |expected| in the Frobenius norm (absolute where expected is all zero). NaN if any is.
 inline double relative_error(const Values& got, const Values& expected) {
   REQUIRE(got.size() == expected.size());
@@ -159,6 +163,12 @@ inline double relative_error(const Values& got, const Values& expected) {
 
 /// The tolerance of an operation against the double-precision reference: fp32 rounding, or bf16 outputs.
 inline double tolerance(DType dtype) { return dtype == DType::bf16 ? 1e-2 : 2e-6; }
+
+/// The same on a device: GPU kernels may use the hardware's approximate exponentials and logarithms.
+inline double tolerance(DType dtype, Kernels& kernels) {
+  if (kernels.device().name() == "cpu") return tolerance(dtype);
+  return dtype == DType::bf16 ? 2e-2 : 2e-5;
+}
 
 /// Central differences of loss at x along `directions` random directions, against the gradient: the largest
 /// error relative to the gradient's norm. Both are double-precision references.

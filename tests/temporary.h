@@ -6,6 +6,7 @@
 
 #include "engine/error.h"
 #include "engine/file.h"
+#include "tests/errors.h"
 
 namespace topolm {
 
@@ -36,20 +37,5 @@ class TemporaryDirectory {
  private:
   fs::path path_;
 };
-
-/// The message of the Error that `f` throws, or "" when it throws none. For checks on parts of a sentence.
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
-inline bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
 
 }  // namespace topolm

@@ -1,4 +1,4 @@
-#include "engine/error.h"
+#include "tests/errors.h"
 #include "tests/kernel_test.h"
 
 using namespace topolm;
@@ -165,7 +165,7 @@ TEST_CASE("attention: decoding with caches gives the rows of the whole sequence"
           int64_t position = 0;
           for (const int64_t m : blocks) {
             k.attention_cached(out.tensor().row_range(position, m), keys, values,
-                               qkv_.tensor().row_range(position, m), position, 2);
+                               qkv_.tensor().row_range(position, m), position_at(k, position), 2);
             position += m;
           }
           CHECK(relative_error(out.get(), expected.out) < tolerance(dtype));
@@ -225,7 +225,7 @@ TEST_CASE("attention: the same bits at any number of threads") {
       OnDevice keys(k, dtype, {50, c}), values(k, dtype, {50, c}), decoded(k, dtype, {49, c});
       for (int64_t i = 0; i < 49; i += i == 0 ? 40 : 3)
         k.attention_cached(decoded.tensor().row_range(i, i == 0 ? 40 : 3), keys, values,
-                           qkv_.tensor().row_range(i, i == 0 ? 40 : 3), i, 3);
+                           qkv_.tensor().row_range(i, i == 0 ? 40 : 3), position_at(k, i), 3);
       return std::vector{out.get(), logsumexp.get(), dqkv.get(), decoded.get()};
     });
   }
@@ -244,10 +244,14 @@ TEST_CASE("attention: shapes that do not fit are errors") {
     CHECK_THROWS_AS(k.attention_backward(qkv, short_, qkv, out, logsumexp, 3), Error);
     const OnDevice row(k, kFloat, {2, 12}), qkv_row(k, kFloat, {2, 36}), cache(k, kFloat, {8, 12});
     const OnDevice narrow(k, kFloat, {8, 11}), half_cache(k, kHalf, {8, 12});
-    CHECK_THROWS_AS(k.attention_cached(row, cache, cache, qkv_row, 7, 3), Error);
-    CHECK_THROWS_AS(k.attention_cached(row, cache, cache, qkv_row, -1, 3), Error);
-    CHECK_THROWS_AS(k.attention_cached(row, cache, narrow, qkv_row, 0, 3), Error);
-    CHECK_THROWS_AS(k.attention_cached(row, cache, half_cache, qkv_row, 0, 3), Error);
-    CHECK_THROWS_AS(k.attention_cached(row, cache, cache, row, 0, 3), Error);
+    const OnDevice first = position_at(k, 0);
+    for (const int64_t position : {7, -1})
+      CHECK(error_of([&] {
+              k.attention_cached(row, cache, cache, qkv_row, position_at(k, position), 3);
+              k.device().synchronize();
+            }) == fmt::format("attention_cached: position {} is outside caches of 8", position < 0 ? -1 : 8));
+    CHECK_THROWS_AS(k.attention_cached(row, cache, narrow, qkv_row, first, 3), Error);
+    CHECK_THROWS_AS(k.attention_cached(row, cache, half_cache, qkv_row, first, 3), Error);
+    CHECK_THROWS_AS(k.attention_cached(row, cache, cache, row, first, 3), Error);
   });
 }

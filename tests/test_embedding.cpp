@@ -1,4 +1,4 @@
-#include "engine/error.h"
+#include "tests/errors.h"
 #include "tests/kernel_test.h"
 
 using namespace topolm;
@@ -10,6 +10,11 @@ Values random_tokens(int64_t n, int64_t vocabulary) {
   Values tokens = random_values(n, 10, DType::f32, 1000);
   for (double& t : tokens) t = std::fmod(std::abs(std::floor(t)), static_cast<double>(vocabulary));
   return tokens;
+}
+
+Values order_of(const Values& tokens) {
+  const std::vector<int32_t> ids(tokens.begin(), tokens.end()), order = token_order(ids);
+  return {order.begin(), order.end()};
 }
 
 }  // namespace
@@ -33,10 +38,12 @@ TEST_CASE("embedding: forward and backward against double precision") {
       for_each_device([&](Kernels& k) {
         OnDevice ids(k, DType::i32, {b, t}, tokens), o(k, DType::f32, {b, t, c});
         k.embedding_forward(o, ids, OnDevice(k, DType::f32, {v, c}, wte),
-                            OnDevice(k, DType::f32, {positions, c}, wpe), position);
+                            OnDevice(k, DType::f32, {positions, c}, wpe),
+                            OnDevice(k, DType::i32, {1}, {static_cast<double>(position)}));
         CHECK(relative_error(o.get(), out) < 1e-7);
         OnDevice de(k, DType::f32, {v, c}, dwte0), dp(k, DType::f32, {positions, c}, dwpe0);
-        k.embedding_backward(de, dp, OnDevice(k, DType::f32, {b, t, c}, dout), ids);
+        k.embedding_backward(de, dp, OnDevice(k, DType::f32, {b, t, c}, dout), ids,
+                             OnDevice(k, DType::i32, {n}, order_of(tokens)));
         CHECK(relative_error(de.get(), dwte) < 1e-6);
         CHECK(relative_error(dp.get(), dwpe) < 1e-6);
       });
@@ -49,15 +56,23 @@ TEST_CASE("embedding: token ids and positions are checked") {
     OnDevice out(k, DType::f32, {1, 6, 4}), wte(k, DType::f32, {97, 4}), wpe(k, DType::f32, {6, 4});
     OnDevice high(k, DType::i32, {1, 6}, {0, 1, 2, 3, 4, 97}),
         low(k, DType::i32, {1, 6}, {0, -1, 0, 0, 0, 0});
-    CHECK_THROWS_WITH_AS(k.embedding_forward(out, high, wte, wpe, 0),
-                         "embedding_forward: token id 97 at position 5 is outside the vocabulary of 97",
-                         Error);
-    CHECK_THROWS_WITH_AS(k.embedding_backward(wte, wpe, out, low),
-                         "embedding_backward: token id -1 at position 1 is outside the vocabulary of 97",
-                         Error);
+    OnDevice zero(k, DType::i32, {1}, {0}), one(k, DType::i32, {1}, {1}),
+        order(k, DType::i32, {6}, {1, 0, 2, 3, 4, 5});
+    const auto error_of_forward = [&](const Tensor& tokens, const Tensor& position) {
+      return error_of([&] {
+        k.embedding_forward(out, tokens, wte, wpe, position);
+        k.device().synchronize();
+      });
+    };
+    CHECK(error_of_forward(high, zero) ==
+          "embedding_forward: token id 97 at position 5 is outside the vocabulary of 97");
+    CHECK(error_of([&] {
+            k.embedding_backward(wte, wpe, out, low, order);
+            k.device().synchronize();
+          }) == "embedding_backward: token id -1 at position 1 is outside the vocabulary of 97");
     OnDevice fine(k, DType::i32, {1, 6}, {0, 1, 2, 3, 4, 96});
-    CHECK_THROWS_WITH_AS(k.embedding_forward(out, fine, wte, wpe, 1),
-                         "embedding_forward: wpe is [6, 4], not [7, 4]", Error);
+    CHECK(error_of_forward(fine, one) == "embedding_forward: position 6 is outside the context of 6");
+    CHECK(error_of_forward(fine, zero) == "");
   });
 }
 
@@ -68,7 +83,8 @@ TEST_CASE("embedding: the same bits at any number of threads") {
     OnDevice dwte(k, DType::f32, {v, c}, Values(static_cast<size_t>(v * c))),
         dwpe(k, DType::f32, {n, c}, Values(static_cast<size_t>(n * c)));
     k.embedding_backward(dwte, dwpe, OnDevice(k, DType::f32, {n, c}, dout),
-                         OnDevice(k, DType::i32, {1, n}, tokens));
+                         OnDevice(k, DType::i32, {1, n}, tokens),
+                         OnDevice(k, DType::i32, {n}, order_of(tokens)));
     return dwte.get();
   });
 }

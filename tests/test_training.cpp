@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/error.h"
+#include "kernels/sampling.h"
 #include "model/generator.h"
 #include "model/trainer.h"
 #include "tests/kernel_test.h"
@@ -335,10 +336,11 @@ TEST_CASE("generator: the cache gives the logits of the whole sequence, also pas
 
 TEST_CASE("sampling: temperature, top-k, top-p, min-p") {
   const std::vector<float> logits = {std::log(0.1f), std::log(0.4f), std::log(0.3f), std::log(0.2f)};
-  const auto frequencies = [&](const SamplingConfig& config) {
+  const auto frequencies = [&](const Sampling& config) {
     Random random(1, Random::Purpose::tests);
     std::array<double, 4> f{};
-    for (int i = 0; i < 20000; ++i) f[static_cast<size_t>(sample(logits, config, random))] += 1 / 20000.0;
+    for (int i = 0; i < 20000; ++i)
+      f[static_cast<size_t>(sample(logits, config, random.uniform()))] += 1 / 20000.0;
     return f;
   };
   const auto plain = frequencies({1.0, 0, 1.0, 0.0});
@@ -356,7 +358,7 @@ TEST_CASE("sampling: temperature, top-k, top-p, min-p") {
   const auto cold = frequencies({0.5, 0, 1.0, 0.0});
   CHECK(cold[1] == doctest::Approx(0.16 / 0.30).epsilon(0.03));
   Random random(1, Random::Purpose::tests);
-  for (const SamplingConfig& bad : {SamplingConfig{-1, 0, 1, 0}, {1, -1, 1, 0}, {1, 0, 0, 0}, {1, 0, 1, 2}})
-    CHECK_THROWS_AS(sample(logits, bad, random), Error);
-  CHECK_THROWS_AS(sample(std::vector<float>{NAN, NAN}, {}, random), Error);
+  for (const Sampling& bad : {Sampling{-1, 0, 1, 0}, {1, -1, 1, 0}, {1, 0, 0, 0}, {1, 0, 1, 2}})
+    CHECK_THROWS_AS(bad.check(), Error);
+  CHECK(sample(std::vector<float>{NAN, NAN}, {}, 0.5) == -1);
 }

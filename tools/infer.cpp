@@ -5,6 +5,7 @@
 
 #include "engine/interrupt.h"
 #include "engine/progress.h"
+#include "kernels/sampling.h"
 #include "model/checkpoint.h"
 #include "model/generator.h"
 #include "tokenizer/tokenizer_files.h"
@@ -20,7 +21,7 @@ struct Options {
   int samples = 1;
   uint64_t seed = 1337;
   bool interactive = false;
-  SamplingConfig sampling;
+  Sampling sampling;
   DeviceOptions device;
 };
 
@@ -81,7 +82,8 @@ Statistics generate(Generator& generator, const Tokenizer& tokenizer, const Opti
   Utf8Stream out;
   out.write(prompt);
   while (s.tokens < o.tokens && !interrupted()) {
-    const int32_t id = sample(logits, o.sampling, random);
+    const int32_t id = sample(logits, o.sampling, random.uniform());
+    require(id >= 0, "the model's logits are not finite; its weights are damaged");
     ++s.tokens;
     if (id == tokenizer.eot()) break;
     out.write(tokenizer.token(id));

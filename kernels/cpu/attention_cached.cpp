@@ -63,10 +63,14 @@ void copy_rows(const Matrix& out, const Matrix& in, int64_t rows, int64_t cols) 
 }  // namespace
 
 void CpuKernels::attention_cached(const Tensor& out, const Tensor& key_cache, const Tensor& value_cache,
-                                  const Tensor& qkv, int64_t position, int n_head) {
+                                  const Tensor& qkv, const Tensor& position_, int n_head) {
   const Range range("attention_cached");
-  const AttentionSizes sizes = check_attention_cached(out, key_cache, value_cache, qkv, position, n_head);
-  const int64_t m = sizes.length, c = sizes.width, size = sizes.head_size, keys = position + m;
+  const AttentionSizes sizes = check_attention_cached(out, key_cache, value_cache, qkv, position_, n_head);
+  const int64_t m = sizes.length, c = sizes.width, size = sizes.head_size, longest = key_cache.rows();
+  const int64_t position = *position_.i32(), keys = position + m;
+  if (position < 0 || keys > longest)
+    throw_if({Fault::attention_cached_position, static_cast<int32_t>(position < 0 ? position : keys - 1), 0,
+              longest});
   const Matrix out_rows = matrix(out), qkv_rows = matrix(qkv);
   const Matrix key_rows = matrix(key_cache), value_rows = matrix(value_cache);
   copy_rows(key_rows.from(position, 0), qkv_rows.from(0, c), m, c);

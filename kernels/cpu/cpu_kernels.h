@@ -7,6 +7,7 @@
 
 #include "engine/parallel.h"
 #include "kernels/cpu_device.h"
+#include "kernels/fault.h"
 #include "kernels/kernels.h"
 
 namespace topolm::TOPOLM_ISA {
@@ -20,9 +21,9 @@ class CpuKernels final : public Kernels {
   void cast(const Tensor& out, const Tensor& in) override;
   void add_scaled(const Tensor& out, const Tensor& in, float scale) override;
   void embedding_forward(const Tensor& out, const Tensor& tokens, const Tensor& wte, const Tensor& wpe,
-                         int64_t position) override;
-  void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dout,
-                          const Tensor& tokens) override;
+                         const Tensor& position) override;
+  void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dout, const Tensor& tokens,
+                          const Tensor& order) override;
   void layernorm_forward(const Tensor& out, const Tensor& mean, const Tensor& rstd, const Tensor& x,
                          const Tensor& weight) override;
   void residual_layernorm_forward(const Tensor& sum, const Tensor& out, const Tensor& mean,
@@ -39,7 +40,7 @@ class CpuKernels final : public Kernels {
   void attention_backward(const Tensor& dqkv, const Tensor& dout, const Tensor& qkv, const Tensor& out,
                           const Tensor& logsumexp, int n_head) override;
   void attention_cached(const Tensor& out, const Tensor& key_cache, const Tensor& value_cache,
-                        const Tensor& qkv, int64_t position, int n_head) override;
+                        const Tensor& qkv, const Tensor& position, int n_head) override;
   void cross_entropy_forward(const Tensor& losses, const Tensor& logits, const Tensor& targets) override;
   void cross_entropy_backward(const Tensor& losses, const Tensor& logits, const Tensor& targets,
                               float scale) override;
@@ -52,6 +53,8 @@ class CpuKernels final : public Kernels {
   void gradient_norm(const Tensor& norm_and_scale, const Tensor& gradient, float max_norm) override;
   void adamw(std::span<const AdamWTensor> tensors, const Tensor& norm_and_scale,
              const AdamWStep& step) override;
+  void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
+              const Sampling& sampling) override;
 
  private:
   ThreadPool pool_;

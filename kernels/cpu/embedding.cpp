@@ -18,15 +18,20 @@ void check_rows(const char* operation, const char* name, const Tensor& t, int64_
 }  // namespace
 
 void CpuKernels::embedding_forward(const Tensor& out, const Tensor& tokens, const Tensor& wte,
-                                   const Tensor& wpe, int64_t position) {
+                                   const Tensor& wpe, const Tensor& position) {
   const Range range("embedding");
   const int64_t n = tokens.elements(), t = tokens.cols(), c = wte.cols();
   check_rows("embedding_forward", "out", out, n, c);
-  check_shape("embedding_forward", "wpe", wpe, {max(wpe.rows(), position + t), c});
+  check_rows("embedding_forward", "wpe", wpe, wpe.rows(), c);
+  check_shape("embedding_forward", "position", position, {1});
+  const int64_t first = *position.i32();
+  if (first < 0 || first + t > wpe.rows())
+    throw_if({Fault::embedding_forward_position, static_cast<int32_t>(first < 0 ? first : first + t - 1), 0,
+              wpe.rows()});
   check_indices("embedding_forward: token id", tokens, 0, wte.rows(), "the vocabulary");
   float* const o = out.f32();
   const int32_t* const token = tokens.i32();
-  const float *const we = wte.f32(), *const wp = wpe.f32() + position * c;
+  const float *const we = wte.f32(), *const wp = wpe.f32() + first * c;
   pool_.parallel_for(ceil_div(n, kRows), [=](int64_t task, int) {
     for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i) {
       const float *const e = we + token[i] * c, *const p = wp + i % t * c;
@@ -39,11 +44,12 @@ void CpuKernels::embedding_forward(const Tensor& out, const Tensor& tokens, cons
 
 // Tokens repeat, so rows cannot be tasks: a task owns some channels of both tables and adds all rows to them.
 void CpuKernels::embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dout,
-                                    const Tensor& tokens) {
+                                    const Tensor& tokens, const Tensor& order) {
   const Range range("embedding_backward");
   const int64_t n = tokens.elements(), t = tokens.cols(), c = dwte.cols();
   check_rows("embedding_backward", "dout", dout, n, c);
   check_shape("embedding_backward", "dwpe", dwpe, {max(dwpe.rows(), t), c});
+  check_shape("embedding_backward", "order", order.view({order.elements()}), {n});  // not needed here
   check_indices("embedding_backward: token id", tokens, 0, dwte.rows(), "the vocabulary");
   const float* const d = dout.f32();
   const int32_t* const token = tokens.i32();

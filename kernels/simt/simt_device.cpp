@@ -1,0 +1,51 @@
+#include "kernels/simt/simt_device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "engine/error.h"
+
+namespace topolm {
+
+SimtDevice::SimtDevice(int threads) : pool_(threads) {}
+
+SimtDevice::~SimtDevice() { release(scratch_); }
+
+std::string SimtDevice::description() const {
+  return fmt::format("simt: CUDA kernels as fibers on the CPU, {} thread{}", pool_.threads(),
+                     pool_.threads() == 1 ? "" : "s");
+}
+
+void* SimtDevice::allocate(size_t bytes, const std::string& what) {
+  void* p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  require(p != nullptr || bytes == 0, "not enough memory for {}: {} MB", what, bytes >> 20);
+  std::memset(p, 0, bytes);
+  return p;
+}
+
+void SimtDevice::release(void* memory) noexcept { std::free(memory); }
+
+void SimtDevice::upload(const Tensor& to, const void* from) {
+  std::memcpy(to.data, from, static_cast<size_t>(to.bytes()));
+}
+
+void SimtDevice::download(void* to, const Tensor& from) {
+  synchronize();
+  std::memcpy(to, from.data, static_cast<size_t>(from.bytes()));
+}
+
+void SimtDevice::synchronize() { throw_if(std::exchange(fault_, {})); }
+
+void SimtDevice::launch(const Launch& launch) { simt::run(launch, settings_, pool_); }
+
+void* SimtDevice::scratch(size_t bytes) {
+  if (bytes > scratch_bytes_) {
+    release(std::exchange(scratch_, nullptr));
+    scratch_ = allocate(bytes, "scratch");
+    scratch_bytes_ = bytes;
+  }
+  return scratch_;
+}
+
+}  // namespace topolm

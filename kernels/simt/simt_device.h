@@ -1,0 +1,32 @@
+// The machine of fibers as a device. Memory is the host's.
+#pragma once
+
+#include "kernels/cuda/gpu_device.h"
+#include "kernels/simt/machine.h"
+
+namespace topolm {
+
+class SimtDevice : public GpuDevice {
+ public:
+  explicit SimtDevice(int threads);
+  ~SimtDevice() override;
+  std::string name() const override { return "simt"; }
+  std::string description() const override;
+  void* allocate(size_t bytes, const std::string& what) override;
+  void release(void* memory) noexcept override;
+  void upload(const Tensor& to, const void* from) override;
+  void download(void* to, const Tensor& from) override;
+  void synchronize() override;
+  void launch(const Launch& launch) override;
+  void* scratch(size_t bytes) override;
+  Fault* fault() override { return &fault_; }
+
+ private:
+  ThreadPool pool_;
+  simt::Settings settings_;
+  void* scratch_ = nullptr;
+  size_t scratch_bytes_ = 0;
+  Fault fault_{};
+};
+
+}  // namespace topolm

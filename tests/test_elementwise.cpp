@@ -1,0 +1,39 @@
+#include "tests/errors.h"
+#include "tests/kernel_test.h"
+
+using namespace topolm;
+using namespace topolm::test;
+
+TEST_CASE("elementwise: fill, cast and add_scaled at any size") {
+  for (const int64_t n : {1, 7, 36, 255, 256, 257, 4099}) {
+    const Values x = random_values(n, 1), y = random_values(n, 2);
+    for_each_device([&](Kernels& k) {
+      OnDevice out(k, DType::f32, {n});
+      k.fill(out, 1.5f);
+      CHECK(out.get() == Values(static_cast<size_t>(n), 1.5));
+      out.set(x);
+      k.add_scaled(out, OnDevice(k, DType::f32, {n}, y), -0.5f);
+      Values sum = x;
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] -= 0.5 * y[i];
+      CHECK(relative_error(out.get(), sum) < 1e-7);
+      for (const DType to : {DType::f32, DType::bf16})
+        for (const DType from : {DType::f32, DType::bf16}) {
+          OnDevice in(k, from, {n}, x), cast(k, to, {n});
+          k.cast(cast, in);
+          Values expected = in.get();
+          for (double& e : expected) e = round_to(to, e);
+          CHECK(cast.get() == expected);
+        }
+    });
+  }
+}
+
+TEST_CASE("elementwise: shapes and types that do not fit are errors") {
+  for_each_device([&](Kernels& k) {
+    OnDevice six(k, DType::f32, {2, 3}), five(k, DType::f32, {5}), half(k, DType::bf16, {2, 3});
+    CHECK(error_of([&] { k.cast(six, five); }) == "cast: in is [5], not [2, 3]");
+    CHECK(error_of([&] { k.add_scaled(six, five, 1); }) == "add_scaled: in is [5], not [2, 3]");
+    CHECK_THROWS_AS(k.fill(half, 1), Error);
+    CHECK_THROWS_AS(k.add_scaled(six, half, 1), Error);
+  });
+}
