@@ -24,10 +24,12 @@
   extern __shared__ __align__(128) unsigned char dynamic_shared_[]; \
   type* const name = reinterpret_cast<type*>(dynamic_shared_)
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define DEVICE __device__ __forceinline__
 #else
 #include "kernels/simt/simt.h"
 #define UNROLL _Pragma("GCC unroll 16")
+#define ROLLED
 #define DEVICE [[gnu::always_inline]] inline
 #endif
 
