@@ -36,7 +36,7 @@ struct Sizes {
 };
 
 /// Every device, and GPUs once more with their own matrix products in place of the library's.
-std::vector<DeviceOptions> with_own_products() {
+std::vector<DeviceOptions> all_products() {
   std::vector<DeviceOptions> devices = test_devices();
   for (const DeviceOptions& options : test_devices()) {
     if (options.name == "cpu") continue;
@@ -45,6 +45,8 @@ std::vector<DeviceOptions> with_own_products() {
   }
   return devices;
 }
+
+void for_all_products(const std::function<void(Kernels&)>& body) { for_each_device(body, all_products()); }
 
 constexpr DType kFloat = DType::f32, kHalf = DType::bf16;
 
@@ -74,20 +76,17 @@ TEST_CASE("linear: forward and both gradients against double precision") {
       }
       for (size_t i = 0; i < dweight0.size(); ++i) g.dweight[i] += dweight0[i];
 
-      for_each_device(
-          [&](Kernels& k) {
-            const OnDevice x_(k, input, {n, in}, x), weight_(k, input, {out, in}, weight);
-            const OnDevice dy_(k, input, {n, out}, dy);
-            OnDevice y_(k, output, {n, out}), dx_(k, output, {n, in}),
-                dweight_(k, kFloat, {out, in}, dweight0);
-            k.linear_forward(y_, x_, weight_);
-            CHECK(relative_error(y_.get(), y) < tolerance(output));
-            k.linear_backward_input(dx_, dy_, weight_);
-            CHECK(relative_error(dx_.get(), g.dx) < tolerance(output));
-            k.linear_backward_weight(dweight_, dy_, x_);
-            CHECK(relative_error(dweight_.get(), g.dweight) < tolerance(kFloat));
-          },
-          with_own_products());
+      for_all_products([&](Kernels& k) {
+        const OnDevice x_(k, input, {n, in}, x), weight_(k, input, {out, in}, weight);
+        const OnDevice dy_(k, input, {n, out}, dy);
+        OnDevice y_(k, output, {n, out}), dx_(k, output, {n, in}), dweight_(k, kFloat, {out, in}, dweight0);
+        k.linear_forward(y_, x_, weight_);
+        CHECK(relative_error(y_.get(), y) < tolerance(output));
+        k.linear_backward_input(dx_, dy_, weight_);
+        CHECK(relative_error(dx_.get(), g.dx) < tolerance(output));
+        k.linear_backward_weight(dweight_, dy_, x_);
+        CHECK(relative_error(dweight_.get(), g.dweight) < tolerance(kFloat));
+      });
     }
   }
 }
@@ -116,53 +115,48 @@ TEST_CASE("linear: products that are cut into blocks of every dimension") {
 TEST_CASE("linear: a row is the same, within rounding, alone and among others") {
   const int64_t n = 20, in = 196, out = 588;
   const Values x = random_values(n * in, 1), weight = random_values(out * in, 2);
-  for_each_device(
-      [&](Kernels& k) {
-        OnDevice x_(k, kFloat, {n, in}, x), weight_(k, kFloat, {out, in}, weight), all(k, kFloat, {n, out});
-        k.linear_forward(all, x_, weight_);
-        OnDevice alone(k, kFloat, {n, out});
-        for (int64_t i = 0; i < n; ++i)
-          k.linear_forward(alone.tensor().row_range(i, 1), x_.tensor().row_range(i, 1), weight_);
-        CHECK(relative_error(alone.get(), all.get()) < 1e-6);
-        OnDevice by_four(k, kFloat, {n, out});
-        for (int64_t i = 0; i < n; i += 4)
-          k.linear_forward(by_four.tensor().row_range(i, 4), x_.tensor().row_range(i, 4), weight_);
-        CHECK(by_four.get() ==
-              alone.get());  // decoding does not depend on how many rows are decoded together
-      },
-      with_own_products());
+  for_all_products([&](Kernels& k) {
+    OnDevice x_(k, kFloat, {n, in}, x), weight_(k, kFloat, {out, in}, weight), all(k, kFloat, {n, out});
+    k.linear_forward(all, x_, weight_);
+    OnDevice alone(k, kFloat, {n, out});
+    for (int64_t i = 0; i < n; ++i)
+      k.linear_forward(alone.tensor().row_range(i, 1), x_.tensor().row_range(i, 1), weight_);
+    CHECK(relative_error(alone.get(), all.get()) < 1e-6);
+    OnDevice by_four(k, kFloat, {n, out});
+    for (int64_t i = 0; i < n; i += 4)
+      k.linear_forward(by_four.tensor().row_range(i, 4), x_.tensor().row_range(i, 4), weight_);
+    CHECK(by_four.get() == alone.get());  // decoding does not depend on how many rows are decoded together
+  });
 }
 
 TEST_CASE("linear: only the output is written") {
   // Outputs are rows 1.. of a larger NaN-filled tensor: what surrounds them must stay NaN.
   for (const int64_t n : {1, 3, 15})
-    for_each_device(
-        [&](Kernels& k) {
-          const int64_t in = 37, out = 41;
-          const OnDevice x(k, kFloat, {n, in}, random_values(n * in, 1));
-          const OnDevice weight(k, kFloat, {out, in}, random_values(out * in, 2));
-          const OnDevice dy(k, kFloat, {n, out}, random_values(n * out, 3));
-          const auto check_surroundings = [](const OnDevice& t, int64_t columns) {
-            const Values v = t.get();
-            const size_t rows = v.size() / static_cast<size_t>(columns);
-            for (size_t i = 0; i < v.size(); ++i) {
-              const size_t row = i / static_cast<size_t>(columns);
-              REQUIRE(std::isnan(v[i]) == (row == 0 || row + 1 == rows));
-            }
-          };
-          for (const DType dtype : {kFloat, kHalf}) {
-            OnDevice y(k, dtype, {n + 2, out}), dx(k, dtype, {n + 2, in});
-            k.linear_forward(y.tensor().row_range(1, n), x, weight);
-            check_surroundings(y, out);
-            k.linear_backward_input(dx.tensor().row_range(1, n), dy, weight);
-            check_surroundings(dx, in);
-          }
-          OnDevice dweight(k, kFloat, {out + 2, in});
-          k.fill(dweight.tensor().row_range(1, out), 0);
-          k.linear_backward_weight(dweight.tensor().row_range(1, out), dy, x);
-          check_surroundings(dweight, in);
-        },
-        with_own_products());
+    for_all_products([&](Kernels& k) {
+      const int64_t in = 37, out = 41;
+      const OnDevice x(k, kFloat, {n, in}, random_values(n * in, 1));
+      const OnDevice weight(k, kFloat, {out, in}, random_values(out * in, 2));
+      const OnDevice dy(k, kFloat, {n, out}, random_values(n * out, 3));
+      const auto check_surroundings = [](const OnDevice& t, int64_t columns) {
+        const Values v = t.get();
+        const size_t rows = v.size() / static_cast<size_t>(columns);
+        for (size_t i = 0; i < v.size(); ++i) {
+          const size_t row = i / static_cast<size_t>(columns);
+          REQUIRE(std::isnan(v[i]) == (row == 0 || row + 1 == rows));
+        }
+      };
+      for (const DType dtype : {kFloat, kHalf}) {
+        OnDevice y(k, dtype, {n + 2, out}), dx(k, dtype, {n + 2, in});
+        k.linear_forward(y.tensor().row_range(1, n), x, weight);
+        check_surroundings(y, out);
+        k.linear_backward_input(dx.tensor().row_range(1, n), dy, weight);
+        check_surroundings(dx, in);
+      }
+      OnDevice dweight(k, kFloat, {out + 2, in});
+      k.fill(dweight.tensor().row_range(1, out), 0);
+      k.linear_backward_weight(dweight.tensor().row_range(1, out), dy, x);
+      check_surroundings(dweight, in);
+    });
 }
 
 TEST_CASE("linear: the same bits at any number of threads") {
@@ -181,7 +175,7 @@ TEST_CASE("linear: the same bits at any number of threads") {
             k.linear_backward_weight(dweight, dy_, x_);
             return std::vector{y.get(), dx.get(), dweight.get()};
           },
-          with_own_products());
+          all_products());
     }
 }
 
@@ -190,20 +184,18 @@ TEST_CASE("linear: products are somebody's") {
 }
 
 TEST_CASE("linear: shapes and types that do not fit are errors") {
-  for_each_device(
-      [&](Kernels& k) {
-        const OnDevice x(k, kFloat, {5, 7}), weight(k, kFloat, {3, 7}), y(k, kFloat, {5, 3}),
-            other(k, kFloat, {5, 8});
-        const OnDevice ids(k, DType::i32, {5, 7}), half(k, kHalf, {3, 7});
-        CHECK_THROWS_AS(k.linear_forward(y, other, weight), Error);
-        CHECK_THROWS_AS(k.linear_forward(other, x, weight), Error);
-        CHECK_THROWS_AS(k.linear_forward(y, ids, weight), Error);
-        CHECK_THROWS_AS(k.linear_backward_input(other, y, weight), Error);
-        CHECK_THROWS_AS(k.linear_backward_input(x, other, weight), Error);
-        CHECK_THROWS_AS(k.linear_backward_weight(other, y, x), Error);
-        CHECK_THROWS_AS(k.linear_backward_weight(weight, other, x), Error);
-        CHECK_THROWS_AS(k.linear_backward_weight(half, y, x), Error);
-        if (k.device().name() != "cpu") CHECK_THROWS_AS(k.linear_forward(y, x, half), Error);
-      },
-      with_own_products());
+  for_all_products([&](Kernels& k) {
+    const OnDevice x(k, kFloat, {5, 7}), weight(k, kFloat, {3, 7}), y(k, kFloat, {5, 3}),
+        other(k, kFloat, {5, 8});
+    const OnDevice ids(k, DType::i32, {5, 7}), half(k, kHalf, {3, 7});
+    CHECK_THROWS_AS(k.linear_forward(y, other, weight), Error);
+    CHECK_THROWS_AS(k.linear_forward(other, x, weight), Error);
+    CHECK_THROWS_AS(k.linear_forward(y, ids, weight), Error);
+    CHECK_THROWS_AS(k.linear_backward_input(other, y, weight), Error);
+    CHECK_THROWS_AS(k.linear_backward_input(x, other, weight), Error);
+    CHECK_THROWS_AS(k.linear_backward_weight(other, y, x), Error);
+    CHECK_THROWS_AS(k.linear_backward_weight(weight, other, x), Error);
+    CHECK_THROWS_AS(k.linear_backward_weight(half, y, x), Error);
+    if (k.device().name() != "cpu") CHECK_THROWS_AS(k.linear_forward(y, x, half), Error);
+  });
 }

@@ -26,6 +26,8 @@ constexpr int kPerChunk = sizeof(Chunk) / sizeof(T);
 template <class T>
 constexpr int kDepth = 4 * kPerChunk<T>;  // k of one step
 
+namespace {
+
 /// SIZE rows and kDepth<T> of the k of an operand, in shared memory line by line as in global memory.
 /// ldmatrix and vector loads read the same chunk of eight neighbouring lines at a time; these are in eight
 /// different groups of banks: by an exchange of chunks in lines of four, by an odd number of chunks in long
@@ -228,6 +230,8 @@ struct Writer {
 /// How many pieces of `size` cover n.
 DEVICE int64_t cover(int64_t n, int size) { return (n + size - 1) / size; }
 
+}  // namespace
+
 /// out[m,n] (+)= sum over k of a[m,k] b[n,k], for operands in layouts A and B; any sizes. Part blockIdx.y of
 /// the k, `part` of them, a multiple of kDepth, goes into the blockIdx.y-th matrix of out.
 ///
@@ -258,8 +262,7 @@ __global__ void __launch_bounds__(kProductThreads, Sums<In>::kBlocks)
   const In* a_next = TileA::first(a, a_stride, row, begin);
   const In* b_next = TileB::first(b, b_stride, column, begin);
 
-  // A group of copies is committed in every step, empty or not: so the newest but one is always the next
-  // tile.
+  // Every step commits a group of copies, empty or not: so the newest but one is always the next tile.
   const auto load = [&](int step) {
     if (step < steps) {
       const int depth = static_cast<int>(min(end - begin - int64_t{step} * kDepth<In>, int64_t{kDepth<In>}));
