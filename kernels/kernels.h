@@ -165,7 +165,7 @@ std::vector<int32_t> token_order(std::span<const int32_t> tokens);
 
 /// What a device is made from.
 struct DeviceOptions {
-  std::string name = "auto";  // auto, cpu, simt
+  std::string name = "auto";  // auto (cuda, else cpu), cpu, cuda, simt
   int threads = 0;            // 0: all CPUs
   std::string isa;            // CPU instruction set; empty: the best this CPU has, or $TOPOLM_CPU_ISA
 };

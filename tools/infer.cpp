@@ -172,7 +172,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--interactive", o.interactive, "read prompts line by line")->excludes(prompt);
   app.add_option("--dtype", o.dtype, "fp32 or bf16 weights and cache")->capture_default_str();
-  app.add_option("--device", o.device.name, "auto, cpu")->capture_default_str();
+  app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
+      ->capture_default_str();
   app.add_option("--threads", o.device.threads, "threads; 0 is one a CPU")->check(CLI::Range(0, 4096));
   return run_main(app, argc, argv, [&] { run(o); });
 }

@@ -40,7 +40,8 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--out", o.out, "directory for checkpoints and metrics")->capture_default_str();
   app.add_flag("--resume", o.resume, "continue from the newest checkpoint in --out");
   app.add_flag("--overwrite", o.overwrite, "replace the checkpoints in --out");
-  app.add_option("--device", o.device.name, "auto, cpu")->capture_default_str();
+  app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
+      ->capture_default_str();
   app.add_option("--threads", o.device.threads, "threads; 0 is one a CPU")->check(CLI::Range(0, 4096));
   app.add_option("--seed", o.seed, "of weights, positions, batches and neighborhoods (1337)");
 
