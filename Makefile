@@ -118,7 +118,7 @@ $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(BUILD)/cuda.arch
 	$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/obj/kernels/devices.o: $(BUILD)/cuda.arch
 ifneq ($(NVCC),)
-$(patsubst %,$(BUILD)/obj/kernels/%.o,devices cuda/cuda_device cuda/cublaslt): FLAGS += -DTOPOLM_CUDA -isystem $(CUDA)/include
+$(patsubst %,$(BUILD)/obj/kernels/%.o,devices cuda/cuda_device cuda/cublaslt): FLAGS += -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
 endif
 
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'

@@ -158,6 +158,9 @@ class Kernels {
   /// when the largest logit is not finite.
   virtual void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
                       const Sampling& sampling) = 0;
+
+  /// The algorithms chosen so far for matrix products, as JSON; empty on a device that does not choose.
+  virtual std::string matrix_plans() const { return ""; }
 };
 
 /// The rows of a batch sorted by token, rows of one token ascending: what embedding_backward adds up.

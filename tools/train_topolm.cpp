@@ -244,7 +244,11 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
   using Clock = std::chrono::steady_clock;
   const double tokens = static_cast<double>(t.accumulate) * t.batch * t.seq;
   double average = 0;  // seconds a step, exponentially forgetting
-  const auto save = [&] { return trainer.save(o.out, origin, d.tokenizer, o.keep).string(); };
+  const auto save = [&] {
+    if (const std::string plans = trainer.model().kernels().matrix_plans(); !plans.empty())
+      write_file(fs::path(o.out) / "matmul.json", plans);
+    return trainer.save(o.out, origin, d.tokenizer, o.keep).string();
+  };
 
   while (trainer.steps_done() < t.steps) {
     const auto start = Clock::now();

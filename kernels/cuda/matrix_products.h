@@ -3,6 +3,8 @@
 // false was not done, and nothing was written: the kernels of linear.cu do it.
 #pragma once
 
+#include <string>
+
 #include "engine/tensor.h"
 
 namespace topolm {
@@ -13,6 +15,8 @@ class MatrixProducts {
   [[nodiscard]] virtual bool forward(const Tensor& y, const Tensor& x, const Tensor& weight) = 0;
   [[nodiscard]] virtual bool backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) = 0;
   [[nodiscard]] virtual bool backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
+  /// The algorithms chosen so far, as JSON; empty where there is no choice.
+  virtual std::string plans() const { return ""; }
 };
 
 }  // namespace topolm
