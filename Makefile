@@ -116,9 +116,11 @@ $(BUILD)/cuda.arch: FORCE
 $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(BUILD)/cuda.arch
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
-$(BUILD)/obj/kernels/devices.o: $(BUILD)/cuda.arch
+$(BUILD)/obj/kernels/devices.o $(BUILD)/obj/tests/test_devices.o: $(BUILD)/cuda.arch
 ifneq ($(NVCC),)
-$(patsubst %,$(BUILD)/obj/kernels/%.o,devices cuda/cuda_device cuda/cublaslt): FLAGS += -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
+CUDA_DEFINES := -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
+$(patsubst %,$(BUILD)/obj/%.o,$(addprefix kernels/,devices cuda/cuda_device cuda/cublaslt) tests/test_devices): FLAGS += $(CUDA_DEFINES)
+$(BUILD)/obj/tests/cuda_host/%.o: FLAGS += $(CUDA_DEFINES)
 endif
 
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
@@ -134,9 +136,10 @@ setup:
 	@sh tools/setup.sh
 
 # Some tests run the programs; and GPT-2's own vocabulary is fetched, not kept here.
-run-test: all $(BUILD)/tests
+run-test: all $(BUILD)/tests $(if $(NVCC),$(BUILD)/cuda_host_tests)
 	@sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
+	$(if $(NVCC),$(BUILD)/cuda_host_tests)
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
@@ -146,6 +149,14 @@ kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/
   test_elementwise test_optimizer test_parallel test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
 	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(NVCC),$(LIBS),-lfmt) -o $@
+
+# The host's part of the device cuda, run against a CUDA made for the tests.
+$(BUILD)/cuda_host_tests: $(call objects,$(wildcard tests/cuda_host/test*.cpp tests/cuda_host/fake_cuda.cpp) tests/main.cpp) \
+  $(BUILD)/topolm.a $(BUILD)/fake/libcublasLt.so.13
+	$(CXX) $(FLAGS) $(filter-out %.13,$^) $(LIBS) -rdynamic -Wl,-rpath,$(abspath $(BUILD)/fake) -o $@
+$(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_host/fake_cuda.h
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
