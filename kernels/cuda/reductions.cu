@@ -5,7 +5,7 @@
 
 namespace topolm::TOPOLM_GPU {
 
-constexpr int kThreads = 256, kFinalThreads = 1024;
+constexpr int kThreads = 256;
 constexpr int kChunk = 1 << 14;  // elements a block: 64 to a thread, so fp32 loses little
 
 struct Plain {
@@ -37,12 +37,12 @@ __global__ void __launch_bounds__(kThreads) chunk_sums_kernel(float* partials, c
 }
 
 /// The sum of the partials, for thread 0. In double: they are few, one for 2^14 elements. All threads of the
-/// block must come. shared [kFinalThreads].
+/// block must come. shared [kThreads].
 DEVICE double sum_of_partials(const float* partials, int64_t count, double* shared) {
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kFinalThreads) sum += static_cast<double>(partials[i]);
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += static_cast<double>(partials[i]);
   shared[threadIdx.x] = sum;
-  for (unsigned stride = kFinalThreads / 2; stride > 0; stride /= 2) {
+  for (unsigned stride = kThreads / 2; stride > 0; stride /= 2) {
     __syncthreads();
     if (threadIdx.x < stride) shared[threadIdx.x] += shared[threadIdx.x + stride];
   }
@@ -50,18 +50,18 @@ DEVICE double sum_of_partials(const float* partials, int64_t count, double* shar
 }
 
 /// out[0] = the sum of partials [count]. One block.
-__global__ void __launch_bounds__(kFinalThreads)
+__global__ void __launch_bounds__(kThreads)
     final_sum_kernel(float* out, const float* partials, int64_t count) {
-  SHARED(double, shared, [kFinalThreads]);
+  SHARED(double, shared, [kThreads]);
   const double sum = sum_of_partials(partials, count, shared);
   if (threadIdx.x == 0) out[0] = static_cast<float>(sum);
 }
 
 /// norm_and_scale = {norm, min(1, max_norm / norm)} of the squares whose sums are partials [count]. One
 /// block.
-__global__ void __launch_bounds__(kFinalThreads)
+__global__ void __launch_bounds__(kThreads)
     final_norm_kernel(float* norm_and_scale, const float* partials, int64_t count, float max_norm) {
-  SHARED(double, shared, [kFinalThreads]);
+  SHARED(double, shared, [kThreads]);
   const double squares = sum_of_partials(partials, count, shared);
   if (threadIdx.x == 0) {
     const double norm = sqrt(squares);
@@ -98,7 +98,7 @@ void GpuKernels::sum(const Tensor& out, const Tensor& x) {
   const Range range("sum");
   check_shape("sum", "out", out, {1});
   const int64_t chunks = ceil_div(x.elements(), kChunk);
-  launch(KERNEL(final_sum_kernel), {{1}, {kFinalThreads}}, work_of_chunks(chunks, 1), out.f32(),
+  launch(KERNEL(final_sum_kernel), {{1}, {kThreads}}, work_of_chunks(chunks, 1), out.f32(),
          chunk_sums<Plain>(x), chunks);
 }
 
@@ -106,7 +106,7 @@ void GpuKernels::sum_of_squares(const Tensor& out, const Tensor& x) {
   const Range range("sum_of_squares");
   check_shape("sum_of_squares", "out", out, {1});
   const int64_t chunks = ceil_div(x.elements(), kChunk);
-  launch(KERNEL(final_sum_kernel), {{1}, {kFinalThreads}}, work_of_chunks(chunks, 1), out.f32(),
+  launch(KERNEL(final_sum_kernel), {{1}, {kThreads}}, work_of_chunks(chunks, 1), out.f32(),
          chunk_sums<Square>(x), chunks);
 }
 
@@ -114,7 +114,7 @@ void GpuKernels::gradient_norm(const Tensor& norm_and_scale, const Tensor& gradi
   const Range range("gradient_norm");
   check_shape("gradient_norm", "norm_and_scale", norm_and_scale, {2});
   const int64_t chunks = ceil_div(gradient.elements(), kChunk);
-  launch(KERNEL(final_norm_kernel), {{1}, {kFinalThreads}}, work_of_chunks(chunks, 2), norm_and_scale.f32(),
+  launch(KERNEL(final_norm_kernel), {{1}, {kThreads}}, work_of_chunks(chunks, 2), norm_and_scale.f32(),
          chunk_sums<Square>(gradient), chunks, max_norm);
 }
 
