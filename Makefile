@@ -123,7 +123,7 @@ run-test: all $(BUILD)/tests $(NVTX_RECORDER)
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
 kernel_test_sources = $(wildcard kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp) $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
-  test_elementwise test_optimizer test_parallel test_spatial_loss)
+  test_elementwise test_optimizer test_parallel test_sample test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
 	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ -lfmt -o $@
 
