@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/profile.h"
 #include "model/checkpoint.h"
 
 namespace topolm {
@@ -71,6 +72,7 @@ std::vector<float> Generator::logits() {
 }
 
 void Generator::process(std::span<const int32_t> tokens) {
+  const Range range(tokens.size() == 1 ? "token" : "prefill", std::ssize(history_));
   std::vector<int32_t> input = {static_cast<int32_t>(history_.size())};
   input.insert(input.end(), tokens.begin(), tokens.end());
   history_.insert(history_.end(), tokens.begin(), tokens.end());
@@ -94,6 +96,7 @@ void Generator::run(int64_t m) {
   kernels_.embedding_forward(residual.view({1, m, c}), ids, w.wte, w.wpe, position);
   kernels_.layernorm_forward(norm, mean, rstd, residual, w.h[0].ln_1);
   for (size_t l = 0; l < w.h.size(); ++l) {
+    const Range block("block", static_cast<int64_t>(l));
     const BlockParameters& matrices = weights_.operands().h[l];
     const Tensor& next_norm = l + 1 < w.h.size() ? w.h[l + 1].ln_1 : w.ln_f;
     kernels_.linear_forward(qkv, norm, matrices.c_attn);

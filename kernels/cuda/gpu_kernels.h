@@ -75,6 +75,10 @@ class GpuKernels final : public Kernels {
   std::string matrix_plans() const override { return products_ ? products_->plans() : ""; }
 
  private:
+  /// In reductions.cu.
+  template <class F>
+  const float* chunk_sums(const Tensor& x);
+
   /// Launches a kernel; arguments are converted to its parameters' types.
   template <class... P, class... A>
   void launch(const Kernel<P...>& kernel, const Grid& grid, const Work& work, const A&... arguments) {
