@@ -31,6 +31,9 @@ namespace topolm::TOPOLM_GPU {
 
 constexpr int kAttentionWarps = 4, kAttentionThreads = kAttentionWarps * kWarp;
 
+/// Bytes of shared memory that a block can have on every architecture from sm_80 on.
+constexpr int kMostShared = 99 << 10;
+
 /// Of a tile row in shared memory, in elements. Rows are 16-byte aligned, and an odd number of 16 bytes long:
 /// the 8 rows that ldmatrix reads at once, or the 8 float4 of a quarter warp, lie in different banks.
 template <class T, int W>
@@ -46,14 +49,25 @@ constexpr int kStages = sizeof(T) == 2 ? 2 : 1;
 
 /// The columns of a tile that belong to the head are begin .. end-1 of W.
 struct Window {
-  int column;      // of q, k, v or out where the window begins
   int begin, end;  // begin <= 7
-  bool aligned;    // it begins at a 16-byte boundary in every row
+  bool aligned;    // the window begins at a 16-byte boundary in every row
 };
 
-DEVICE Window window_of(int head, int head_size, bool aligned) {
-  const int column = head * head_size, begin = aligned ? column % 8 : 0;
-  return {column - begin, begin, begin + head_size, aligned};
+/// One head of one sequence: where it begins, counted in elements.
+struct Head {
+  Window window;
+  int64_t width;          // C
+  int64_t qkv, out, row;  // its window in the sequence's first row of qkv and of out; its row of [B,NH,T]
+};
+
+DEVICE Head head_of(int sequence_head, int length, int n_head, int head_size, bool aligned) {
+  const int column = sequence_head % n_head * head_size, begin = aligned ? column % 8 : 0;
+  const int64_t width = int64_t{n_head} * head_size, sequence = int64_t{sequence_head / n_head} * length;
+  return {{begin, begin + head_size, aligned},
+          width,
+          sequence * 3 * width + column - begin,
+          sequence * width + column - begin,
+          int64_t{sequence_head} * length};
 }
 
 /// Element i of a tensor of bf16 where `half`, of float otherwise.
