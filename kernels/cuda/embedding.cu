@@ -70,10 +70,11 @@ void GpuKernels::embedding_forward(const Tensor& out, const Tensor& tokens, cons
   check_rows("embedding_forward", "out", out, n, c);
   check_rows("embedding_forward", "wpe", wpe, wpe.rows(), c);
   check_shape("embedding_forward", "position", position, {1});
+  // The rows of wte are not counted: how many differ, only the tokens know.
   with_layout(c, {out, wte, wpe}, [&](auto vector, Extent threads) {
     constexpr int N = decltype(vector)::value;
     launch(KERNEL(embedding_forward_kernel<N>), {blocks_for(n, 1), threads},
-           {.bytes = 4.0 * (2 * n * c + t * c + n)}, out.f32(), tokens.i32(), wte.f32(), wpe.f32(),
+           {.bytes = 4.0 * (n * c + t * c + n)}, out.f32(), tokens.i32(), wte.f32(), wpe.f32(),
            position.i32(), t, c, wte.rows(), wpe.rows(), device_->fault());
   });
 }
@@ -92,44 +93,44 @@ __global__ void __launch_bounds__(kMaxThreads)
     embedding_backward_kernel(float* dwte, float* carried, const float* dout, const int32_t* tokens,
                               const int32_t* order, int64_t rows, int C, int64_t vocabulary, Fault* fault) {
   SHARED(int32_t, row, [kChunk]);
-  SHARED(int32_t, token, [kChunk + 1]);  // token[0] is that of the entry before the chunk
+  SHARED(int32_t, token_and_before, [1 + kChunk]);
+  const int32_t* const token = token_and_before + 1;  // token[-1] is that of the entry before the chunk
   const int64_t begin = int64_t{blockIdx.x} * kChunk;
   const int size = static_cast<int>(min(int64_t{kChunk}, rows - begin));
   for (int i = static_cast<int>(threadIdx.x); i <= size; i += static_cast<int>(blockDim.x)) {
-    const int64_t entry = begin + i - 1;
-    const int32_t r = entry < 0 ? -1 : order[entry];
+    const int32_t r = begin + i == 0 ? 0 : order[begin + i - 1];
+    token_and_before[i] = tokens[r];
     if (i > 0) row[i - 1] = r;
-    token[i] = r < 0 ? -1 : tokens[r];
   }
   __syncthreads();
+  const auto starts = [&](int i) { return begin + i == 0 || token[i] != token[i - 1]; };
+  const auto fits = [&](int i) { return token[i] >= 0 && token[i] < vocabulary; };
   for (int i = static_cast<int>(threadIdx.x); i < size; i += static_cast<int>(blockDim.x))
-    if ((token[i + 1] < 0 || token[i + 1] >= vocabulary) && (begin + i == 0 || token[i] != token[i + 1]))
-      report(fault, Fault::embedding_backward_token, token[i + 1], row[i], vocabulary);
-  const bool continues = begin > 0 && token[0] == token[1];
+    if (starts(i) && !fits(i)) report(fault, Fault::embedding_backward_token, token[i], row[i], vocabulary);
+
   for (int c = static_cast<int>(threadIdx.x) * N; c < C; c += static_cast<int>(blockDim.x) * N) {
     Vector<float, N> sum{};
-    bool first_run = true;
-    for (int begin_ahead = 0; begin_ahead < size; begin_ahead += kAhead) {
+    bool carry = !starts(0);
+    for (int next = 0; next < size; next += kAhead) {
       Vector<float, N> ahead[kAhead];
       UNROLL
-      for (int i = 0; i < kAhead; ++i)
-        ahead[i] = load_vector<N>(dout + int64_t{row[min(begin_ahead + i, size - 1)]} * C + c);
+      for (int a = 0; a < kAhead; ++a)
+        ahead[a] = load_vector<N>(dout + int64_t{row[min(next + a, size - 1)]} * C + c);
       UNROLL
       for (int a = 0; a < kAhead; ++a) {
-        const int i = begin_ahead + a;
+        const int i = next + a;
         if (i >= size) continue;
         add(sum, ahead[a]);
-        if (i + 1 < size && token[i + 2] == token[i + 1]) continue;
-        // The run ends here, or the chunk.
-        if (first_run && continues) {
+        if (i + 1 < size && !starts(i + 1)) continue;
+        if (carry) {
           store_vector(carried + int64_t{blockIdx.x} * C + c, sum);
-        } else if (token[i + 1] >= 0 && token[i + 1] < vocabulary) {
-          float* const to = dwte + int64_t{token[i + 1]} * C + c;
+        } else if (fits(i)) {
+          float* const to = dwte + int64_t{token[i]} * C + c;
           add(sum, load_vector<N>(to));
           store_vector(to, sum);
         }
         sum = {};
-        first_run = false;
+        carry = false;
       }
     }
   }
@@ -185,12 +186,11 @@ void GpuKernels::embedding_backward(const Tensor& dwte, const Tensor& dwpe, cons
   check_shape("embedding_backward", "dwpe", dwpe, {std::max(dwpe.rows(), t), c});
   check_shape("embedding_backward", "order", order.view({order.elements()}), {n});
   auto* const carried = static_cast<float*>(device_->scratch(static_cast<size_t>(4 * chunks * c)));
-  // How many tokens differ is not known here: at least one row of dwte is read and written, and of what is
-  // carried nothing.
+  // Again the rows of dwte are not counted, nor what is carried.
   with_layout(c, {dout, dwte, dwpe}, [&](auto vector, Extent threads) {
     constexpr int N = decltype(vector)::value;
     launch(KERNEL(embedding_backward_kernel<N>), {blocks_for(chunks, 1), threads},
-           {.bytes = 4.0 * (n * c + 2 * n + 2 * c), .flops = 1.0 * n * c}, dwte.f32(), carried, dout.f32(),
+           {.bytes = 4.0 * (n * c + 2 * n), .flops = 1.0 * n * c}, dwte.f32(), carried, dout.f32(),
            tokens.i32(), order.i32(), n, c, dwte.rows(), device_->fault());
     launch(KERNEL(embedding_backward_carried_kernel<N>), {blocks_for(chunks, 1), threads},
            {.bytes = 4.0 * 4 * chunks}, dwte.f32(), carried, tokens.i32(), order.i32(), n, c, dwte.rows());
