@@ -168,7 +168,7 @@ TEST_CASE("attention: decoding with caches gives the rows of the whole sequence"
                                qkv_.tensor().row_range(position, m), position_at(k, position), 2);
             position += m;
           }
-          CHECK(relative_error(out.get(), expected.out) < tolerance(dtype));
+          CHECK(relative_error(out.get(), expected.out) < tolerance(dtype, k));
           const Values k_ = keys.get(), v_ = values.get();
           for (int64_t i = 0; i < longest; ++i)
             for (int64_t j = 0; j < c; ++j) {
@@ -181,6 +181,45 @@ TEST_CASE("attention: decoding with caches gives the rows of the whole sequence"
               }
             }
         });
+    }
+}
+
+TEST_CASE("attention: decoding far into the caches, heads of any size and alignment") {
+  for (const auto& [heads, size] : {std::pair{8, 49}, {8, 127}, {2, 80}, {1, 128}, {3, 7}})
+    for (const DType dtype : {kFloat, kHalf}) {
+      const Sizes s{1, 260, heads, size};
+      CAPTURE(s.size);
+      const int64_t c = s.c(), longest = 300;
+      const Values qkv = random_values(s.rows() * 3 * c, 1, dtype);
+      const Reference expected = attention(qkv, s);
+      for_each_device([&](Kernels& k) {
+        const OnDevice qkv_(k, dtype, {s.t, 3 * c}, qkv);
+        for (const auto& block : {std::pair<int64_t, int64_t>{0, 1}, {125, 6}, {257, 3}}) {
+          const int64_t position = block.first, m = block.second;
+          Values keys(static_cast<size_t>(longest * c), std::nan("")), values = keys;
+          for (int64_t i = 0; i < position * c; ++i) {
+            keys[i] = qkv[i / c * 3 * c + c + i % c];
+            values[i] = qkv[i / c * 3 * c + 2 * c + i % c];
+          }
+          OnDevice keys_(k, dtype, {longest, c}, keys), values_(k, dtype, {longest, c}, values);
+          OnDevice out(k, dtype, {m, c});
+          const auto decode = [&] {
+            k.attention_cached(out, keys_, values_, qkv_.tensor().row_range(position, m),
+                               position_at(k, position), heads);
+            return out.get();
+          };
+          const Values all = decode();
+          CHECK(relative_error(all, Values(expected.out.begin() + position * c,
+                                           expected.out.begin() + (position + m) * c)) < tolerance(dtype, k));
+          if (heads < 2 || position == 0) continue;
+          // A NaN in a key of the first head is a NaN in its columns, and changes no others.
+          keys[0] = std::nan("");
+          keys_.set(keys);
+          const Values broken = decode();
+          for (int64_t i = 0; i < m * c; ++i)
+            REQUIRE((i % c < size ? std::isnan(broken[i]) : broken[i] == all[i]));
+        }
+      });
     }
 }
 
@@ -245,13 +284,19 @@ TEST_CASE("attention: shapes that do not fit are errors") {
     const OnDevice row(k, kFloat, {2, 12}), qkv_row(k, kFloat, {2, 36}), cache(k, kFloat, {8, 12});
     const OnDevice narrow(k, kFloat, {8, 11}), half_cache(k, kHalf, {8, 12});
     const OnDevice first = position_at(k, 0);
-    for (const int64_t position : {7, -1})
+    for (const int64_t position : {7, -1}) {
       CHECK(error_of([&] {
               k.attention_cached(row, cache, cache, qkv_row, position_at(k, position), 3);
               k.device().synchronize();
             }) == fmt::format("attention_cached: position {} is outside caches of 8", position < 0 ? -1 : 8));
+      for (const double x : row.get()) REQUIRE(std::isnan(x));  // nothing was written
+      for (const double x : cache.get()) REQUIRE(std::isnan(x));
+    }
     CHECK_THROWS_AS(k.attention_cached(row, cache, narrow, qkv_row, first, 3), Error);
     CHECK_THROWS_AS(k.attention_cached(row, cache, half_cache, qkv_row, first, 3), Error);
     CHECK_THROWS_AS(k.attention_cached(row, cache, cache, row, first, 3), Error);
+    if (k.device().name() == "cpu") return;
+    const OnDevice wide(k, kFloat, {1, 129}), wide_qkv(k, kFloat, {1, 387}), wide_cache(k, kFloat, {8, 129});
+    CHECK_THROWS_AS(k.attention_cached(wide, wide_cache, wide_cache, wide_qkv, first, 1), Error);
   });
 }

@@ -72,6 +72,10 @@ class GpuKernels final : public Kernels {
               const Sampling& sampling) override;
 
  private:
+  /// In reductions.cu.
+  template <class F>
+  const float* chunk_sums(const Tensor& x);
+
   /// Launches a kernel; arguments are converted to its parameters' types.
   template <class... P, class... A>
   void launch(const Kernel<P...>& kernel, const Grid& grid, const Work& work, const A&... arguments) {
