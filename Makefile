@@ -4,6 +4,7 @@
 #   make demo       everything on real text, in minutes; make demo TEXT=my.txt for your own
 #   make test       all tests
 #   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
+#   make kernel-report  what ptxas says of each CUDA kernel, and what it must move and compute
 #   make lint       formatting, and what the linker must not mix between instruction sets
 #   make test-neon  the kernels on AArch64, run by QEMU
 #
@@ -66,7 +67,7 @@ ifneq ($(NVTX_INCLUDE),)
   NVTX_RECORDER := $(BUILD)/nvtx_recorder.so
 endif
 
-CUDA_CPP := kernels/cuda/gpu_device.cpp kernels/cuda/plan_cache.cpp
+CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device plan_cache)
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
@@ -74,7 +75,7 @@ KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report))
+HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report))
 
 # The report's picture needs cairo; its tables do not.
 ifdef CAIRO
@@ -96,6 +97,7 @@ $(PROGRAMS): $(BIN)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 
 $(BUILD)/report: $(FIGURE)
+$(BUILD)/kernel_report: LIBS += -rdynamic
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
 
@@ -126,9 +128,11 @@ $(BUILD)/obj/kernels/simt/cuda/%.o: kernels/cuda/%.cu
 $(BUILD)/cuda.arch: FORCE
 	@mkdir -p $(@D)
 	@echo '$(NVCC) $(ARCH)' | cmp -s - $@ || echo '$(NVCC) $(ARCH)' >$@
+# What ptxas says of registers and memory goes beside the object, for kernel-report; the rest is shown.
 $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(BUILD)/cuda.arch
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
+	$(NVCC) $(NVCC_FLAGS) -Xptxas -v -MMD -MP -c $< -o $@ 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
+	@grep -v '^ptxas info\|bytes stack frame' $(@:.o=.ptxas) >&2 || true
 $(BUILD)/obj/kernels/devices.o $(BUILD)/obj/tests/test_devices.o: $(BUILD)/cuda.arch
 ifneq ($(CUDA),)
 CUDA_DEFINES := -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
@@ -177,6 +181,10 @@ test-neon:
 	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
 	qemu-aarch64-static build-neon/kernel_tests
 
+kernel-report: $(BUILD)/kernel_report $(CUDA_KERNELS)
+	$(if $(CUDA),,$(error make kernel-report needs nvcc))
+	$(BUILD)/kernel_report --ptxas $(patsubst %.cu,$(BUILD)/obj/%.ptxas,$(wildcard kernels/cuda/*.cu)) --out $(BUILD)/kernel-report.md
+
 run-demo: all
 	@TEXT='$(TEXT)' sh tools/demo.sh
 
@@ -187,5 +195,5 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup run-test run-demo test-neon lint clean
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon kernel-report lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

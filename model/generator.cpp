@@ -11,13 +11,17 @@
 namespace topolm {
 
 Generator::Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, int64_t prefill)
+    : Generator(kernels, load_config(checkpoint), dtype, prefill) {
+  load_weights(checkpoint, config_, kernels.device(), weights_);
+}
+
+Generator::Generator(Kernels& kernels, const ModelConfig& config, DType dtype, int64_t prefill)
     : kernels_(kernels),
-      config_(load_config(checkpoint)),
+      config_(config),
       weights_(kernels, config_, dtype),
       arena_(kernels.device(), "the generator"),
       keys_(static_cast<size_t>(config_.n_layer)),
       values_(keys_.size()) {
-  load_weights(checkpoint, config_, kernels.device(), weights_);
   const int64_t rows = std::min<int64_t>(prefill, config_.block_size), c = config_.n_embd;
   arena_.add(input_, "position and tokens", DType::i32, {1 + rows, 1});
   arena_.add(residual_, "residual", DType::f32, {rows, c});

@@ -16,6 +16,8 @@ class Generator {
  public:
   /// Reads the weights of `checkpoint`. Up to `prefill` prompt tokens are processed at once.
   Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, int64_t prefill = 64);
+  /// With weights of zero: for measurements.
+  Generator(Kernels& kernels, const ModelConfig& config, DType dtype, int64_t prefill = 64);
 
   const ModelConfig& config() const { return config_; }
   Kernels& kernels() { return kernels_; }
