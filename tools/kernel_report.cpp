@@ -26,7 +26,26 @@ struct Resources {
   int shared = 0;                             // bytes a block, of fixed size
 };
 using Architecture = int;                                                   // 80, 90, ...
-using Compiled = std::map<std::string, std::map<Architecture, Resources>>;  // by the kernel's symbol
+using Compiled = std::map<std::string, std::map<Architecture, Resources>>;  // by the kernel's name
+
+/// "void topolm::cuda_kernels::cast_kernel<topolm::bf16, float>(...)": cast_kernel<bf16, float>.
+std::string readable(const std::string& symbol) {
+  int status = 0;
+  char* const demangled = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
+  if (!demangled) return symbol;
+  std::string name = demangled;
+  std::free(demangled);
+  const size_t kernel = name.find("cuda_kernels::");
+  if (kernel != std::string::npos) name = name.substr(kernel + 14);
+  int depth = 0;  // of template arguments, which may contain (casts)
+  for (size_t i = 0; i < name.size(); ++i) {
+    depth += (name[i] == '<') - (name[i] == '>');
+    if (depth == 0 && name[i] == '(') name.resize(i);
+  }
+  for (const std::string qualifier : {"topolm::", "cuda_kernels::"})
+    for (size_t at; (at = name.find(qualifier)) != std::string::npos;) name.erase(at, qualifier.size());
+  return name;
+}
 
 /// The whole number before `unit`; 0 where there is none: "Used 40 registers".
 int number_before(const std::string& line, const std::string& unit) {
@@ -46,7 +65,7 @@ void read_ptxas(const fs::path& path, Compiled& compiled) {
     if (const size_t at = line.find(entry); at != std::string::npos) {
       const size_t name = at + entry.size(), end = line.find('\'', name), sm = line.find("sm_", end);
       require(end != std::string::npos && sm != std::string::npos, "{}: {}", path.string(), line);
-      current = &compiled[line.substr(name, end - name)][std::stoi(line.substr(sm + 3))];
+      current = &compiled[readable(line.substr(name, end - name))][std::stoi(line.substr(sm + 3))];
     } else if (current && line.find("bytes stack frame") != std::string::npos) {
       current->stack += number_before(line, "bytes stack frame");
       current->spilled +=
@@ -56,25 +75,6 @@ void read_ptxas(const fs::path& path, Compiled& compiled) {
       current->shared = number_before(line, "bytes smem");
     }
   }
-}
-
-/// "void topolm::cuda_kernels::cast_kernel<topolm::bf16, float>(...)": cast_kernel<bf16, float>.
-std::string readable(const std::string& symbol) {
-  int status = 0;
-  char* const demangled = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
-  if (!demangled) return symbol;
-  std::string name = demangled;
-  std::free(demangled);
-  const size_t kernel = name.find("cuda_kernels::");
-  if (kernel != std::string::npos) name = name.substr(kernel + 14);
-  int depth = 0;  // of template arguments, which may contain (casts)
-  for (size_t i = 0; i < name.size(); ++i) {
-    depth += (name[i] == '<') - (name[i] == '>');
-    if (depth == 0 && name[i] == '(') name.resize(i);
-  }
-  for (const std::string qualifier : {"topolm::", "cuda_kernels::"})
-    for (size_t at; (at = name.find(qualifier)) != std::string::npos;) name.erase(at, qualifier.size());
-  return name;
 }
 
 std::string without_arguments(const std::string& name) { return name.substr(0, name.find('<')); }
@@ -113,10 +113,11 @@ struct Launches {
   size_t shared = 0;
   double least_blocks = 0, most_blocks = 0, bytes = 0, flops = 0;
 };
-using Run = std::map<std::string, Launches>;  // by the symbol that nvcc gives the kernel
+using Run = std::map<std::string, Launches>;  // by the kernel's name
 
-/// The program holds the same kernels as compiled by the C++ compiler, in a namespace whose name is as long.
-std::string symbol_of(const LaunchRecord& record) {
+/// The program holds the kernels as compiled by the C++ compiler, in a namespace whose name is as long as
+/// that of nvcc's.
+std::string name_of(const LaunchRecord& record) {
   Dl_info info{};
   require(dladdr(record.function, &info) && info.dli_saddr == record.function && info.dli_sname,
           "{} has no symbol in this program; is it static, or the program not linked with -rdynamic?",
@@ -124,13 +125,13 @@ std::string symbol_of(const LaunchRecord& record) {
   std::string symbol = info.dli_sname;
   for (size_t at = 0; (at = symbol.find("12simt_kernels", at)) != std::string::npos;)
     symbol.replace(at, 14, "12cuda_kernels");
-  return symbol;
+  return readable(symbol);
 }
 
 Run gather(const LaunchLog& log) {
   Run run;
   for (const LaunchRecord& r : log) {
-    Launches& l = run[symbol_of(r)];
+    Launches& l = run[name_of(r)];
     const double blocks = double{1} * r.grid.blocks.x * r.grid.blocks.y * r.grid.blocks.z;
     l.threads = r.grid.threads;
     l.shared = std::max(l.shared, r.grid.shared);
@@ -179,22 +180,20 @@ struct Report {
   std::vector<Run> others;                        // that tell only how kernels are launched
   std::set<Architecture> architectures;
 
-  const Launches* launches(const std::string& symbol) const {
+  const Launches* launches(const std::string& kernel) const {
     for (const auto& [name, run] : runs)
-      if (const auto found = run.find(symbol); found != run.end()) return &found->second;
+      if (const auto found = run.find(kernel); found != run.end()) return &found->second;
     for (const Run& run : others)
-      if (const auto found = run.find(symbol); found != run.end()) return &found->second;
+      if (const auto found = run.find(kernel); found != run.end()) return &found->second;
     return nullptr;
   }
 };
 
-std::string bytes_of(double bytes) {
-  if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
-  return bytes >= 1e6 ? fmt::format("{:.2f} MB", bytes / 1e6) : fmt::format("{:.2f} KB", bytes / 1e3);
-}
-
-std::string flops_of(double flops) {
-  return flops >= 1e12 ? fmt::format("{:.2f} T", flops / 1e12) : fmt::format("{:.3f} G", flops / 1e9);
+/// 1234567 as "1.23 M".
+std::string si(double x) {
+  for (const auto& [factor, prefix] : {std::pair{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "K"}})
+    if (x >= factor) return fmt::format("{:.2f} {}", x / factor, prefix);
+  return fmt::format("{:.0f}", x);
 }
 
 std::string resource_table(const Report& report) {
@@ -207,10 +206,10 @@ std::string resource_table(const Report& report) {
   text += "\n|---|---|---|";
   for (size_t i = 0; i < report.architectures.size(); ++i) text += "---|";
   text += "\n";
-  for (const auto& [symbol, architectures] : report.compiled) {
-    const Launches* const launch = report.launches(symbol);
+  for (const auto& [kernel, architectures] : report.compiled) {
+    const Launches* const launch = report.launches(kernel);
     const uint32_t threads = launch ? launch->threads.x * launch->threads.y * launch->threads.z : 0;
-    text += fmt::format("| `{}` | {} | {} |", readable(symbol), launch ? std::to_string(threads) : "",
+    text += fmt::format("| `{}` | {} | {} |", kernel, launch ? std::to_string(threads) : "",
                         launch ? std::to_string(launch->shared) : "");
     for (const Architecture a : report.architectures) {
       const auto found = architectures.find(a);
@@ -236,43 +235,42 @@ std::string launch_table(const Run& run) {
       "|---|---|---|---|---|---|---|\n";
   double bytes = 0, flops = 0;
   int count = 0;
-  for (const auto& [symbol, l] : run) {
+  for (const auto& [kernel, l] : run) {
     const std::string blocks = l.least_blocks == l.most_blocks
                                    ? fmt::format("{:.0f}", l.most_blocks)
                                    : fmt::format("{:.0f}-{:.0f}", l.least_blocks, l.most_blocks);
-    text += fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |\n", readable(symbol), l.count, blocks,
-                        bytes_of(l.bytes / l.count), flops_of(l.flops / l.count), bytes_of(l.bytes),
-                        flops_of(l.flops));
+    text += fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |\n", kernel, l.count, blocks,
+                        si(l.bytes / l.count), si(l.flops / l.count), si(l.bytes), si(l.flops));
     bytes += l.bytes, flops += l.flops, count += l.count;
   }
-  return text + fmt::format("| all | {} | | | | {} | {} |\n", count, bytes_of(bytes), flops_of(flops));
+  return text + fmt::format("| all | {} | | | | {} | {} |\n", count, si(bytes), si(flops));
 }
 
 /// A line a kernel, whatever its template arguments: the most registers of each architecture.
 void print_summary(const Report& report) {
   std::map<std::string, std::pair<int, std::map<Architecture, int>>> kernels;
-  for (const auto& [symbol, architectures] : report.compiled) {
-    auto& [instantiations, registers] = kernels[without_arguments(readable(symbol))];
+  for (const auto& [kernel, architectures] : report.compiled) {
+    auto& [instantiations, registers] = kernels[without_arguments(kernel)];
     ++instantiations;
     for (const auto& [a, r] : architectures) registers[a] = std::max(registers[a], r.registers);
   }
   fmt::print("{:44}{:>8}", "kernel", "variants");
   for (const Architecture a : report.architectures) fmt::print("{:>9}", fmt::format("sm_{}", a));
   fmt::print("   registers at most\n");
-  for (const auto& [name, kernel] : kernels) {
+  for (auto& [name, kernel] : kernels) {
     fmt::print("{:44}{:>8}", name, kernel.first);
-    for (const Architecture a : report.architectures) fmt::print("{:>9}", kernel.second.at(a));
+    for (const Architecture a : report.architectures) fmt::print("{:>9}", kernel.second[a]);
     fmt::print("\n");
   }
 }
 
 int complain_of_local_memory(const Report& report) {
   int count = 0;
-  for (const auto& [symbol, architectures] : report.compiled)
+  for (const auto& [kernel, architectures] : report.compiled)
     for (const auto& [a, r] : architectures)
       if (r.spilled > 0 || r.stack > 0) {
-        print_error("error", fmt::format("{} on sm_{}: {} bytes spilled, {} bytes of local memory",
-                                         readable(symbol), a, r.spilled, r.stack));
+        print_error("error", fmt::format("{} on sm_{}: {} bytes spilled, {} bytes of local memory", kernel, a,
+                                         r.spilled, r.stack));
         ++count;
       }
   return count;
@@ -290,7 +288,7 @@ int main(int argc, char** argv) {
     Report report;
     for (const std::string& log : logs) read_ptxas(log, report.compiled);
     require(!report.compiled.empty(), "{}: there is no kernel in it", logs[0]);
-    for (const auto& [symbol, architectures] : report.compiled)
+    for (const auto& [kernel, architectures] : report.compiled)
       for (const auto& [a, resources] : architectures) report.architectures.insert(a);
     report.runs = {{"A training step: `base`, 48 x 1024, bf16", training_step("base", DType::bf16)},
                    {"A decoded token: `base`, bf16", decoding_step("base", DType::bf16)}};

@@ -284,14 +284,15 @@ __global__ void __launch_bounds__(kProductThreads, Sums<In>::kBlocks)
   sums.for_each(Writer<Out>{out + (blockIdx.y * m + row) * n + column, n, a_rows, b_rows, add, pairs});
 }
 
-/// out[i] += the sum over p of parts[p, i], in ascending p; i < n.
+/// out[i] (+)= the sum over p of parts[p, i], in ascending p; i < n.
+template <class Out>
 __global__ void __launch_bounds__(kProductThreads)
-    add_parts_kernel(float* out, const float* parts, int64_t n, int count) {
+    add_parts_kernel(Out* out, const float* parts, int64_t n, int count, bool add) {
   const int64_t i = int64_t{blockIdx.x} * kProductThreads + threadIdx.x;
   if (i >= n) return;
   float sum = 0;
   for (int p = 0; p < count; ++p) sum += parts[p * n + i];
-  out[i] += sum;
+  out[i] = from_float<Out>(add ? to_float(out[i]) + sum : sum);
 }
 
 /// y[r,o] = sum over i of x[r,i] weight[o,i]; r < rows <= kFewRows, o < out, i < in. One warp a row of the
@@ -347,28 +348,29 @@ void with_types(const Tensor& out, const Tensor& in, F&& f) {
 
 template <Layout A, Layout B, class Out, class In>
 void GpuKernels::multiply(Out* out, const In* a, const In* b, int64_t m, int64_t n, int64_t k, bool add) {
-  // A weight's gradient has few tiles and a k of all tokens: it is cut into parts until there are 512 blocks,
-  // more than fit on 132 multiprocessors, but none shorter than 512 tokens. The parts are then added in
-  // order.
+  // Where there are few tiles and k is long (a weight's gradient: all tokens; the head's input: the
+  // vocabulary), k is cut into parts until there are 512 blocks, more than fit on 132 multiprocessors, but
+  // into none shorter than 512. The parts are then added in order.
   const int64_t tiles = ceil_div(m, kTileM) * ceil_div(n, kTileN);
-  const int64_t wanted = add ? max(min(512 / tiles, k / 512), int64_t{1}) : 1;
+  const int64_t wanted = max(min(512 / tiles, k / 512), int64_t{1});
   const int64_t part = ceil_div(ceil_div(k, wanted), kDepth<In>) * kDepth<In>, parts = ceil_div(k, part);
+  const bool vectors = aligned(a, 16, A == Layout::rows ? k : m) && aligned(b, 16, B == Layout::rows ? k : n);
   const double operands = 1.0 * (m + n) * k * sizeof(In), outputs = 1.0 * m * n * sizeof(Out);
+  const double sums = 1.0 * m * n * parts * sizeof(float), flops = 2.0 * m * n * k;
   const Grid grid{{static_cast<uint32_t>(tiles), static_cast<uint32_t>(parts)}, {kProductThreads}};
-  const Work work{.bytes = operands + outputs * (parts > 1 ? parts : add ? 2 : 1), .flops = 2.0 * m * n * k};
-  Out* const to = parts > 1 ? static_cast<Out*>(device_->scratch(static_cast<size_t>(outputs * parts))) : out;
-  const bool pairs = aligned(to, 2 * sizeof(Out), n);
-  if (aligned(a, 16, A == Layout::rows ? k : m) && aligned(b, 16, B == Layout::rows ? k : n))
-    launch(KERNEL(product_kernel<In, Out, A, B, true>), grid, work, to, a, b, m, n, k, part,
-           add && parts == 1, pairs);
-  else
-    launch(KERNEL(product_kernel<In, Out, A, B, false>), grid, work, to, a, b, m, n, k, part,
-           add && parts == 1, pairs);
-  if constexpr (sizeof(Out) == sizeof(float)) {
-    if (parts > 1)
-      launch(KERNEL(add_parts_kernel), {blocks_for(m * n, kProductThreads), {kProductThreads}},
-             {.bytes = outputs * (parts + 2), .flops = 1.0 * m * n * parts}, out, to, m * n, parts);
-  }
+  const auto run = [&](auto* to, bool add_to, double written) {
+    using To = std::remove_pointer_t<decltype(to)>;
+    const auto kernel =
+        vectors ? KERNEL(product_kernel<In, To, A, B, true>) : KERNEL(product_kernel<In, To, A, B, false>);
+    launch(kernel, grid, {.bytes = operands + written, .flops = flops}, to, a, b, m, n, k, part, add_to,
+           aligned(to, 2 * sizeof(To), n));
+  };
+  if (parts == 1) return run(out, add, add ? 2 * outputs : outputs);
+  float* const to = static_cast<float*>(device_->scratch(static_cast<size_t>(sums)));
+  run(to, false, sums);
+  launch(KERNEL(add_parts_kernel<Out>), {blocks_for(m * n, kProductThreads), {kProductThreads}},
+         {.bytes = sums + (add ? 2 * outputs : outputs), .flops = 1.0 * m * n * parts}, out, to, m * n, parts,
+         add);
 }
 
 void GpuKernels::linear_forward(const Tensor& y, const Tensor& x, const Tensor& weight) {
