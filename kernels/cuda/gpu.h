@@ -2,14 +2,19 @@
 // namespace cuda_kernels; the C++ compiler compiles the same files into simt_kernels, where every CUDA thread
 // is a fiber (kernels/simt). TOPOLM_GPU is the namespace's name.
 //
-//   SHARED(float, tile, [32][33]);     shared memory of a fixed size: at the top of the kernel, not in
-//   branches DYNAMIC_SHARED(float, tile);       float* to the shared memory asked for at launch
+//   SHARED(float, tile, [32][33]);   shared memory of a fixed size: at the top of the kernel, not in branches
+//   DYNAMIC_SHARED(float, tile);     float* to the shared memory asked for at launch
+//   float f(float x WITH_CALLER)     a function in which the lanes of a warp meet: simt then names its
+//   caller's
+//                                    line in messages; hand it on by g(x FROM_CALLER)
 //
 // House rules, so that both readings mean the same: no early return in a kernel with barriers or warp
-// operations; no warp-synchronous code without __syncwarp or a shuffle; no waiting for other blocks; masks
-// name all lanes that come; inline PTX only in gpu.h, math.h and tensor_core.h, beside its twin for the CPU.
+// operations; no warp-synchronous code without __syncwarp: a shuffle exchanges values but orders no memory;
+// no waiting for other blocks; masks name all lanes that come; inline PTX only in gpu.h, math.h and
+// tensor_core.h, beside its twin for the CPU.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -25,10 +30,14 @@
   type* const name = reinterpret_cast<type*>(dynamic_shared_)
 #define UNROLL _Pragma("unroll")
 #define DEVICE __device__ __forceinline__
+#define WITH_CALLER
+#define FROM_CALLER
 #else
 #include "kernels/simt/simt.h"
 #define UNROLL _Pragma("GCC unroll 16")
 #define DEVICE [[gnu::always_inline]] inline
+#define WITH_CALLER , ::topolm::simt::Place caller = ::topolm::simt::Place::here()
+#define FROM_CALLER , caller
 #endif
 
 namespace topolm::TOPOLM_GPU {
@@ -72,6 +81,10 @@ template <int N, class T>
 DEVICE void store_vector(T* p, const Vector<T, N>& v) {
   *reinterpret_cast<Vector<T, N>*>(p) = v;
 }
+
+/// Elements a thread moves at a time where types are mixed: 16 bytes of the largest.
+template <class... T>
+constexpr int kVectorOf = static_cast<int>(16 / std::max({sizeof(T)...}));
 
 /// Tells the host of an index out of range; the first one wins.
 DEVICE void report(Fault* fault, Fault::Kind kind, int32_t value, int64_t index, int64_t limit) {
