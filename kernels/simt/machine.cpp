@@ -515,6 +515,20 @@ std::vector<uint32_t> block_order(int64_t blocks, Order order, RandomBits random
   return list;
 }
 
+constexpr size_t kTurns = kThreadSanitizer ? 2 : 1;  // see block_ended_
+
+/// This host thread's. A function of its own, so that every thread passes the declaration: only then are they
+/// destroyed, and their thousands of stacks unmapped, when the thread ends.
+std::array<std::unique_ptr<Multiprocessor>, kTurns>& multiprocessors() {
+  static thread_local std::array<std::unique_ptr<Multiprocessor>, kTurns> all;
+  return all;
+}
+
+std::unique_ptr<Multiprocessor>& next_multiprocessor() {
+  static thread_local size_t turn = 0;
+  return multiprocessors()[turn = (turn + 1) % kTurns];
+}
+
 }  // namespace
 
 void run(const Launch& launch, uint64_t number, const Settings& settings, ThreadPool& pool) {
@@ -524,9 +538,6 @@ void run(const Launch& launch, uint64_t number, const Settings& settings, Thread
   const std::vector<uint32_t> order =
       block_order(blocks, settings.order, random_bits(settings.seed, number, ~uint64_t{0}));
 
-  constexpr size_t kTurns = kThreadSanitizer ? 2 : 1;  // see block_ended_
-  static thread_local std::array<std::unique_ptr<Multiprocessor>, kTurns> multiprocessors;
-  static thread_local size_t turn = 0;
   std::atomic<bool> failed{false};
   launched.release();
   pool.parallel_for(blocks, [&](int64_t task, int) {
@@ -540,7 +551,7 @@ void run(const Launch& launch, uint64_t number, const Settings& settings, Thread
         grid.blocks,
         nullptr,
         this_block.epoch + 1};
-    auto& multiprocessor = multiprocessors[turn = (turn + 1) % kTurns];
+    auto& multiprocessor = next_multiprocessor();
     try {
       if (!multiprocessor) multiprocessor = std::make_unique<Multiprocessor>();
       multiprocessor->run(launch, settings.order, random_bits(settings.seed, number, block));
@@ -549,7 +560,7 @@ void run(const Launch& launch, uint64_t number, const Settings& settings, Thread
       throw;
     }
   });
-  for (const auto& multiprocessor : multiprocessors)
+  for (const auto& multiprocessor : multiprocessors())
     if (multiprocessor) multiprocessor->finish();
 }
 
