@@ -53,7 +53,7 @@ struct Copies {
     int size, bytes, group;
     bool landed;
   };
-  std::array<Copy, 64> queue;
+  std::array<Copy, 128> queue;
   int count, groups;
 };
 
