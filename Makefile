@@ -59,7 +59,7 @@ ifneq ($(CUDA),)
 endif
 
 # NVTX is a header of the CUDA toolkit; profilers bring the rest.
-NVTX_INCLUDE := $(patsubst %/nvtx3/nvToolsExt.h,%,$(wildcard $(NVCC:/bin/nvcc=/include/nvtx3/nvToolsExt.h)))
+NVTX_INCLUDE := $(patsubst %/nvtx3/nvToolsExt.h,%,$(if $(NVCC),$(wildcard $(CUDA)/include/nvtx3/nvToolsExt.h)))
 ifneq ($(NVTX_INCLUDE),)
   $(BUILD)/obj/engine/nvtx.o: FLAGS += -DTOPOLM_NVTX -isystem $(NVTX_INCLUDE)
   $(BUILD)/obj/tests/test_nvtx.o: FLAGS += -DTOPOLM_NVTX -DTOPOLM_BUILD='"$(BUILD)"'

@@ -96,7 +96,7 @@ TEST_CASE("sample: temperature 0 takes the lowest id among equals") {
     Values logits(1200, -3);
     logits[700] = logits[1100] = 0.5;
     CHECK(draw(k, logits, {0, 0, 1, 0}, 0.9) == 700);
-    logits[800] = 0.500001;  // as likely at any temperature that a float can tell apart, but larger
+    logits[800] = 0.50000006;  // the next float
     CHECK(draw(k, logits, {0, 0, 1, 0}, 0.9) == 800);
     logits.assign(1200, -1);
     logits[900] = 0, logits[300] = -0.0;  // equal

@@ -31,6 +31,9 @@ namespace topolm::TOPOLM_GPU {
 
 constexpr int kAttentionWarps = 4, kAttentionThreads = kAttentionWarps * kWarp;
 
+/// Bytes of shared memory that a block can have on every architecture from sm_80 on.
+constexpr int kMostShared = 99 << 10;
+
 /// Of a tile row in shared memory, in elements. Rows are 16-byte aligned, and an odd number of 16 bytes long:
 /// the 8 rows that ldmatrix reads at once, or the 8 float4 of a quarter warp, lie in different banks.
 template <class T, int W>
@@ -46,23 +49,30 @@ constexpr int kStages = sizeof(T) == 2 ? 2 : 1;
 
 /// The columns of a tile that belong to the head are begin .. end-1 of W.
 struct Window {
-  int column;      // of q, k, v or out where the window begins
   int begin, end;  // begin <= 7
-  bool aligned;    // it begins at a 16-byte boundary in every row
+  bool aligned;    // the window begins at a 16-byte boundary in every row
 };
 
-DEVICE Window window_of(int head, int head_size, bool aligned) {
-  const int column = head * head_size, begin = aligned ? column % 8 : 0;
-  return {column - begin, begin, begin + head_size, aligned};
+/// One head of one sequence: where it begins, counted in elements.
+struct Head {
+  Window window;
+  int64_t width;          // C
+  int64_t qkv, out, row;  // its window in the sequence's first row of qkv and of out; its row of [B,NH,T]
+};
+
+DEVICE Head head_of(int sequence_head, int length, int n_head, int head_size, bool aligned) {
+  const int column = sequence_head % n_head * head_size, begin = aligned ? column % 8 : 0;
+  const int64_t width = int64_t{n_head} * head_size, sequence = int64_t{sequence_head / n_head} * length;
+  return {{begin, begin + head_size, aligned},
+          width,
+          sequence * 3 * width + column - begin,
+          sequence * width + column - begin,
+          int64_t{sequence_head} * length};
 }
 
-/// Element i of a tensor of float, or of bf16 where `half`.
-template <class T>
-DEVICE T load_element(const void* p, bool half, int64_t i) {
-  if constexpr (sizeof(T) == 2)
-    return static_cast<const bf16*>(p)[i];
-  else
-    return half ? to_float(static_cast<const bf16*>(p)[i]) : static_cast<const float*>(p)[i];
+/// Element i of a tensor of bf16 where `half`, of float otherwise.
+DEVICE float load_element(const void* p, bool half, int64_t i) {
+  return half ? to_float(static_cast<const bf16*>(p)[i]) : static_cast<const float*>(p)[i];
 }
 
 DEVICE void store_element(void* p, bool half, int64_t i, float x) {
@@ -81,6 +91,7 @@ DEVICE void load_tile(T* tile, const void* matrix, bool half, int64_t at, int64_
   const int thread = static_cast<int>(threadIdx.x);
   if (sizeof(T) == 2 && window.aligned) {
     constexpr int kPieces = W / 8;  // of 16 bytes
+#pragma unroll 1
     for (int i = thread; i < ROWS * kPieces; i += kAttentionThreads) {
       const int row = i / kPieces, column = i % kPieces * 8;
       const int count = row < rows ? max(0, min(8, window.end - column)) : 0;
@@ -88,12 +99,25 @@ DEVICE void load_tile(T* tile, const void* matrix, bool half, int64_t at, int64_
                     static_cast<const bf16*>(matrix) + (count > 0 ? at + row * stride + column : 0),
                     2 * count);
     }
-  } else {
+  } else if (sizeof(T) == 4 && !half) {
+#pragma unroll 1
     for (int i = thread; i < ROWS * W; i += kAttentionThreads) {
       const int row = i / W, column = i % W;
-      tile[row * kTileRow<T, W> + column] = row < rows && column < window.end
-                                                ? load_element<T>(matrix, half, at + row * stride + column)
-                                                : from_float<T>(0.0f);
+      const bool exists = row < rows && column < window.end;
+      copy_async_4(tile + row * kTileRow<T, W> + column,
+                   static_cast<const float*>(matrix) + (exists ? at + row * stride + column : 0),
+                   exists ? 4 : 0);
+    }
+  } else {
+#pragma unroll 4
+    for (int i = thread; i < ROWS * W; i += kAttentionThreads) {
+      const int row = i / W, column = i % W;
+      const bool exists = row < rows && column < window.end;
+      const bf16 x = exists ? static_cast<const bf16*>(matrix)[at + row * stride + column] : bf16{0};
+      if constexpr (sizeof(T) == 2)
+        tile[row * kTileRow<T, W> + column] = x;
+      else
+        tile[row * kTileRow<T, W> + column] = to_float(x);
     }
   }
 }
@@ -103,19 +127,21 @@ template <int W, int M>
 DEVICE void store_rows(void* matrix, bool half, int64_t at, int64_t stride, int rows, const Window& window,
                        const float (&c)[M][W / 8][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const bool pairs = half && window.aligned;  // even columns of the window are 4-byte aligned
   UNROLL
   for (int m = 0; m < M; ++m) {
     UNROLL
     for (int i = 0; i < 2; ++i) {
       const int row = 16 * m + 8 * i + lane / 4;
+      if (row >= rows) continue;
       UNROLL
       for (int n = 0; n < W / 8; ++n) {
         const int column = 8 * n + lane % 4 * 2;
         const int64_t p = at + row * stride + column;
-        const bool first = row < rows && column >= window.begin && column < window.end,
-                   second = row < rows && column + 1 >= window.begin && column + 1 < window.end;
+        const bool first = (n > 0 || column >= window.begin) && column < window.end,
+                   second = (n > 0 || column + 1 >= window.begin) && column + 1 < window.end;
         const float x = c[m][n][2 * i], y = c[m][n][2 * i + 1];
-        if (first && second && half && window.aligned) {
+        if (pairs && first && second) {
           store_vector<2>(static_cast<bf16*>(matrix) + p, {{to_bf16(x), to_bf16(y)}});
         } else {
           if (first) store_element(matrix, half, p, x);
@@ -134,6 +160,18 @@ DEVICE void clear(float (&c)[M][N][4]) {
     for (int n = 0; n < N; ++n) {
       UNROLL
       for (int i = 0; i < 4; ++i) c[m][n][i] = 0;
+    }
+  }
+}
+
+template <int M, int N>
+DEVICE void multiply_by(float (&c)[M][N][4], float factor) {
+  UNROLL
+  for (int m = 0; m < M; ++m) {
+    UNROLL
+    for (int n = 0; n < N; ++n) {
+      UNROLL
+      for (int i = 0; i < 4; ++i) c[m][n][i] *= factor;
     }
   }
 }
@@ -333,12 +371,12 @@ DEVICE void multiply_add(float (&c)[M][W / 8][4], const float (&p)[M][N][4], con
   }
   __syncwarp();
 #pragma unroll 1
-  for (int k = 0; k < 8 * N; k += 4) {
-    Vector<float, 4> x[2 * M];
+  for (int k = 0; k < 8 * N; k += 2) {
+    Vector<float, 2> x[2 * M];
     UNROLL
-    for (int i = 0; i < 2 * M; ++i) x[i] = load_vector<4>(rows + 8 * i * kColumns + k);
+    for (int i = 0; i < 2 * M; ++i) x[i] = load_vector<2>(rows + 8 * i * kColumns + k);
     UNROLL
-    for (int e = 0; e < 4; ++e) {
+    for (int e = 0; e < 2; ++e) {
       UNROLL
       for (int n = 0; n < W / 8; ++n) {
         const Vector<float, 2> y = load_vector<2>(b + (k + e) * kRow + 8 * n + lane % 4 * 2);

@@ -9,9 +9,10 @@
 
 namespace topolm::TOPOLM_GPU {
 
-/// Two row tiles a warp share each key and value read from shared memory, which would otherwise bind: 16 rows
-/// of 56 take 56 x 8 cycles of the tensor cores of an sm_80 and 57 KB / 128 B of shared memory, derived from
-/// its data sheet. Wider heads leave no registers for that.
+/// Keys and values that a warp reads from shared memory serve 32 rows, or 16 where the head is too wide for
+/// the registers. With 16 rows the four warps of a block take as long to read as to compute: 64 keys of 56
+/// columns are 56 products of 8 cycles on an sm_80's tensor cores, and 4 x 14 KB at 128 bytes a cycle from
+/// its shared memory, 448 cycles each, derived from its data sheet.
 template <class T, int W>
 struct ForwardTiles {
   static constexpr int kRowTiles = W > 64 ? 1 : 2;
@@ -20,6 +21,7 @@ struct ForwardTiles {
   static constexpr int kQueryTile = kQueries * kTileRow<T, W>, kKeyTile = kKeys * kTileRow<T, W>;
   static constexpr int kShared = (kQueryTile + kStages<T> * 2 * kKeyTile) * static_cast<int>(sizeof(T)) +
                                  kExchange<T, kRowTiles, kKeys / 8>;
+  static_assert(kShared <= kMostShared);
 };
 
 /// out [B,T,C] = softmax(scale q k^T) v for each head, over the keys at or before the query; qkv [B,T,3C],
@@ -31,7 +33,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     attention_forward_kernel(void* out, bool out_half, float* logsumexp, const void* qkv, bool qkv_half,
                              int length, int n_head, int head_size, bool aligned, float exponent_scale) {
   using Tiles = ForwardTiles<T, W>;
-  constexpr int kRowTiles = Tiles::kRowTiles, kKeys = Tiles::kKeys;
+  constexpr int M = Tiles::kRowTiles, kKeys = Tiles::kKeys;
   DYNAMIC_SHARED(T, queries);
   T* const stages = queries + Tiles::kQueryTile;
   float* const exchange = reinterpret_cast<float*>(stages + kStages<T> * 2 * Tiles::kKeyTile);
@@ -41,27 +43,25 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   const int block = static_cast<int>(blockIdx.x), sequence_head = block / query_tiles;
   const int first_query = (query_tiles - 1 - block % query_tiles) * Tiles::kQueries;
   const int warp_query = first_query + warp * Tiles::kWarpRows, lane_query = warp_query + lane / 4;
-  const Window window = window_of(sequence_head % n_head, head_size, aligned);
-  const uint32_t head_columns = first_columns(window);
-  const int64_t width = int64_t{n_head} * head_size, sequence = int64_t{sequence_head / n_head} * length;
+  const Head head = head_of(sequence_head, length, n_head, head_size, aligned);
+  const uint32_t head_columns = first_columns(head.window);
+  const int64_t stride = 3 * head.width;
 
-  const auto load = [&](auto rows, T* tile, int part, int first) {
-    load_tile<decltype(rows)::value, W>(tile, qkv, qkv_half,
-                                        (sequence + first) * 3 * width + part * width + window.column,
-                                        3 * width, length - first, window);
-  };
   const auto load_keys = [&](int tile) {
+    const int first = tile * kKeys;
+    const int64_t at = head.qkv + first * stride;
     T* const keys = stages + tile % kStages<T> * 2 * Tiles::kKeyTile;
-    load(std::integral_constant<int, kKeys>{}, keys, 1, tile * kKeys);
-    load(std::integral_constant<int, kKeys>{}, keys + Tiles::kKeyTile, 2, tile * kKeys);
+    load_tile<kKeys, W>(keys, qkv, qkv_half, at + head.width, stride, length - first, head.window);
+    load_tile<kKeys, W>(keys + Tiles::kKeyTile, qkv, qkv_half, at + 2 * head.width, stride, length - first,
+                        head.window);
     copy_async_commit();
   };
 
-  // Row r of the warp's 16 kRowTiles is held by four lanes, as half i = r / 8 % 2 of row tile m = r / 16.
-  float o[kRowTiles][W / 8][4], maximum[kRowTiles][2], sum[kRowTiles][2];
+  // Row r of the warp's 16 M is held by four lanes, as half i = r / 8 % 2 of row tile m = r / 16.
+  float o[M][W / 8][4], maximum[M][2], sum[M][2];
   clear(o);
   UNROLL
-  for (int m = 0; m < kRowTiles; ++m) {
+  for (int m = 0; m < M; ++m) {
     UNROLL
     for (int i = 0; i < 2; ++i) {
       maximum[m][i] = -INFINITY;
@@ -69,12 +69,13 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     }
   }
 
-  load(std::integral_constant<int, Tiles::kQueries>{}, queries, 0, first_query);
+  load_tile<Tiles::kQueries, W>(queries, qkv, qkv_half, head.qkv + first_query * stride, stride,
+                                length - first_query, head.window);
   copy_async_commit();
   if constexpr (kStages<T> == 2) load_keys(0);
   copy_async_wait<kStages<T> - 1>();
   __syncthreads();
-  LeftRows<T, W, kRowTiles> left;
+  LeftRows<T, W, M> left;
   left.load(queries + warp * Tiles::kWarpRows * kTileRow<T, W>, head_columns);
   const int key_tiles = (min(first_query + Tiles::kQueries, length) + kKeys - 1) / kKeys;
   for (int tile = 0; tile < key_tiles; ++tile) {
@@ -91,11 +92,11 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     if (first_key >= warp_query + Tiles::kWarpRows) continue;  // the warp's queries see none of these keys
 
     const T* const keys = stages + tile % kStages<T> * 2 * Tiles::kKeyTile;
-    float p[kRowTiles][kKeys / 8][4];
+    float p[M][kKeys / 8][4];
     multiply_transposed<W>(p, left, keys, head_columns);
     if (first_key + kKeys - 1 > warp_query) {
       UNROLL
-      for (int m = 0; m < kRowTiles; ++m) {
+      for (int m = 0; m < M; ++m) {
         UNROLL
         for (int n = 0; n < kKeys / 8; ++n) {
           UNROLL
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
       }
     }
     UNROLL
-    for (int m = 0; m < kRowTiles; ++m) {
+    for (int m = 0; m < M; ++m) {
       UNROLL
       for (int i = 0; i < 2; ++i) {
         float largest = p[m][0][2 * i];
@@ -139,13 +140,13 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   }
 
   UNROLL
-  for (int m = 0; m < kRowTiles; ++m) {
+  for (int m = 0; m < M; ++m) {
     UNROLL
     for (int i = 0; i < 2; ++i) {
       const float total = warp_sum(sum[m][i], 4), inverse = 1.0f / total;
       const int query = lane_query + 16 * m + 8 * i;
       if (lane % 4 == 0 && query < length)
-        logsumexp[int64_t{sequence_head} * length + query] = (maximum[m][i] + log2_fast(total)) * kLn2;
+        logsumexp[head.row + query] = (maximum[m][i] + log2_fast(total)) * kLn2;
       UNROLL
       for (int n = 0; n < W / 8; ++n) {
         o[m][n][2 * i] *= inverse;
@@ -153,8 +154,8 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
       }
     }
   }
-  store_rows<W>(out, out_half, (sequence + warp_query) * width + window.column, width, length - warp_query,
-                window, o);
+  store_rows<W>(out, out_half, head.out + warp_query * head.width, head.width, length - warp_query,
+                head.window, o);
 }
 
 void GpuKernels::attention_forward(const Tensor& out, const Tensor& logsumexp, const Tensor& qkv,

@@ -36,12 +36,12 @@ DEVICE float log1p_fast(float x) {
 
 /// op over the block; every thread gets the result. `shared` holds a float for each warp.
 template <class Op>
-DEVICE float reduce_over_block(float x, Op op, float identity, float* shared) {
+DEVICE float reduce_over_block(float x, Op op, float identity, float* shared WITH_CALLER) {
   const unsigned lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
-  x = warp_reduce(x, op);
+  x = warp_reduce(x, op, kWarp FROM_CALLER);
   if (lane == 0) shared[threadIdx.x / kWarp] = x;
   __syncthreads();
-  return warp_reduce(lane < warps ? shared[lane] : identity, op);
+  return warp_reduce(lane < warps ? shared[lane] : identity, op, kWarp FROM_CALLER);
 }
 
 /// Reads a row of v logits once, N at a time; all threads get the result. A NaN anywhere makes the loss and
