@@ -10,6 +10,7 @@
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
 #   SANITIZE=thread ThreadSanitizer             DEBUG=1        -O0 with full debug information
+#   ARCH="80 90"    compute capabilities to compile CUDA for   NVCC=     no CUDA, even where nvcc is found
 
 CXX      ?= g++
 BUILD    ?= build
@@ -44,12 +45,38 @@ ifeq ($(SANITIZE),thread)
 endif
 
 CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
-NVCC  := $(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc))
 
+# CUDA where nvcc is found, for this machine's own kind. Code for each architecture, and PTX that newer and
+# other GPUs compile as they start: of the oldest for those between (11.0), of the newest for those to come.
+# Sanitizers do not see what nvcc makes: their build does without.
+NATIVE := $(filter $(shell uname -m)-%,$(MACHINE))
+NVCC   := $(if $(NATIVE),$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
+CUDA   := $(if $(SANITIZE),,$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))))
+ifneq ($(CUDA),)
+  ARCH       ?= $(filter $(subst compute_,,$(shell $(NVCC) --list-gpu-arch)),80 90 100 120)
+  PTX        := $(firstword $(ARCH)) $(lastword $(ARCH))
+  GENCODE     = $(foreach a,$(ARCH),-gencode arch=compute_$a,code=[sm_$a$(if $(filter $a,$(PTX)),$(comma)compute_$a)])
+  NVCC_FLAGS  = -std=c++20 -I. -DTOPOLM_GPU=cuda_kernels -O3 -lineinfo $(GENCODE) -Xcompiler -Wall,-Wextra \
+                $(if $(WERROR),-Werror all-warnings -Xptxas -warn-spills$(comma)-warn-lmem-usage)
+  CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard kernels/cuda/*.cu)) \
+                  $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,cuda_device cublaslt)
+  # The runtime is linked into the programs: they start where CUDA was never installed.
+  LIBS += $(addprefix -L,$(wildcard $(CUDA)/lib64 $(CUDA)/lib)) -lcudart_static -ldl -lrt
+endif
+
+# NVTX is a header of the CUDA toolkit; profilers bring the rest.
+NVTX_INCLUDE := $(patsubst %/nvtx3/nvToolsExt.h,%,$(if $(NVCC),$(wildcard $(CUDA)/include/nvtx3/nvToolsExt.h)))
+ifneq ($(NVTX_INCLUDE),)
+  $(BUILD)/obj/engine/nvtx.o: FLAGS += -DTOPOLM_NVTX -isystem $(NVTX_INCLUDE)
+  $(BUILD)/obj/tests/test_nvtx.o: FLAGS += -DTOPOLM_NVTX -DTOPOLM_BUILD='"$(BUILD)"'
+  NVTX_RECORDER := $(BUILD)/nvtx_recorder.so
+endif
+
+CUDA_CPP := kernels/cuda/gpu_device.cpp kernels/cuda/plan_cache.cpp
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
+LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
-KERNELS  := $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
+KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
@@ -66,7 +93,8 @@ all: about $(PROGRAMS) $(HELPERS)
 
 about:
 	@echo "compiler   $(CXX) $$($(CXX) -dumpversion 2>/dev/null || echo 'not found: run make setup') for $(MACHINE)"
-	@echo "kernels    cpu: $(ISAS)$(if $(NVCC), (nvcc is here; there are no CUDA kernels yet))"
+	@echo "kernels    cpu: $(ISAS); simt"
+	@echo "cuda       $(if $(CUDA),$(NVCC) $$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for $(ARCH),no nvcc, or not for this build: programs without the device cuda)"
 	@echo "figures    $(if $(CAIRO),cairo,no cairo: build/report prints tables only; make setup installs it)"
 	@echo "threads    $$(nproc)"
 
@@ -76,6 +104,11 @@ $(PROGRAMS): $(BIN)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 $(BUILD)/report: $(FIGURE)
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
+
+# What the test of the ranges puts in a profiler's place.
+$(BUILD)/nvtx_recorder.so: tests/nvtx/recorder.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) -isystem $(NVTX_INCLUDE) -shared -fPIC $< -o $@
 
 # Kernels of tests are for simt only.
 TEST_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard tests/*.cu))
@@ -97,6 +130,20 @@ $(BUILD)/obj/kernels/simt/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
 
+# What CUDA is compiled for is in a file, so that another ARCH, or NVCC= after a build with it, compiles again.
+$(BUILD)/cuda.arch: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(ARCH)' | cmp -s - $@ || echo '$(NVCC) $(ARCH)' >$@
+$(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(BUILD)/cuda.arch
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/obj/kernels/devices.o $(BUILD)/obj/tests/test_devices.o: $(BUILD)/cuda.arch
+ifneq ($(CUDA),)
+CUDA_DEFINES := -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
+$(patsubst %,$(BUILD)/obj/%.o,$(addprefix kernels/,devices cuda/cuda_device cuda/cublaslt) tests/test_devices): FLAGS += $(CUDA_DEFINES)
+$(BUILD)/obj/tests/cuda_host/%.o: FLAGS += $(CUDA_DEFINES)
+endif
+
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
 $(BUILD)/obj/tests/%.o: tests/%.cu
 	@mkdir -p $(@D)
@@ -113,17 +160,27 @@ setup:
 	@sh tools/setup.sh
 
 # Some tests run the programs; and GPT-2's own vocabulary is fetched, not kept here.
-run-test: all $(BUILD)/tests
+run-test: all $(BUILD)/tests $(NVTX_RECORDER) $(if $(CUDA),$(BUILD)/cuda_host_tests)
 	@sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
+	$(if $(CUDA),$(BUILD)/cuda_host_tests)
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
-kernel_test_sources = $(wildcard kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp) $(patsubst %,engine/%.cpp,arena parallel profile random tensor) \
+kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp \
+  $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp engine/file.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
-  test_elementwise test_optimizer test_parallel test_schedules test_simt test_spatial_loss)
+  test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(TEST_KERNELS) $(KERNELS)
-	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ -lfmt -o $@
+	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(CUDA),$(LIBS),-lfmt) -o $@
+
+# The host's part of the device cuda, run against a CUDA made for the tests.
+$(BUILD)/cuda_host_tests: $(call objects,$(wildcard tests/cuda_host/test*.cpp tests/cuda_host/fake_cuda.cpp) tests/main.cpp) \
+  $(BUILD)/topolm.a $(BUILD)/fake/libcublasLt.so.13
+	$(CXX) $(FLAGS) $(filter-out %.13,$^) $(LIBS) -rdynamic -Wl,-rpath,$(abspath $(BUILD)/fake) -o $@
+$(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_host/fake_cuda.h
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
@@ -140,5 +197,6 @@ lint:
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
-.PHONY: all about demo test setup run-test run-demo test-neon lint clean
+FORCE:
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

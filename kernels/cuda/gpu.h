@@ -14,6 +14,7 @@
 // tensor_core.h, beside its twin for the CPU.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -28,12 +29,14 @@
   extern __shared__ __align__(128) unsigned char dynamic_shared_[]; \
   type* const name = reinterpret_cast<type*>(dynamic_shared_)
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define DEVICE __device__ __forceinline__
 #define WITH_CALLER
 #define FROM_CALLER
 #else
 #include "kernels/simt/simt.h"
 #define UNROLL _Pragma("GCC unroll 16")
+#define ROLLED
 #define DEVICE [[gnu::always_inline]] inline
 #define WITH_CALLER , ::topolm::simt::Place caller = ::topolm::simt::Place::here()
 #define FROM_CALLER , caller
@@ -80,6 +83,10 @@ template <int N, class T>
 DEVICE void store_vector(T* p, const Vector<T, N>& v) {
   *reinterpret_cast<Vector<T, N>*>(p) = v;
 }
+
+/// Elements a thread moves at a time where types are mixed: 16 bytes of the largest.
+template <class... T>
+constexpr int kVectorOf = static_cast<int>(16 / std::max({sizeof(T)...}));
 
 /// Tells the host of an index out of range; the first one wins.
 DEVICE void report(Fault* fault, Fault::Kind kind, int32_t value, int64_t index, int64_t limit) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -25,9 +26,12 @@ template <class... P>
 Kernel(const char*, void (*)(P...)) -> Kernel<P...>;
 #define KERNEL(...) (::topolm::TOPOLM_GPU::Kernel{#__VA_ARGS__, __VA_ARGS__})
 
+/// How the operand of a matrix product lies in memory: row after row, or column after column.
+enum class Layout { rows, columns };
+
 class GpuKernels final : public Kernels {
  public:
-  /// `products` does the matrix products; where it is null, the kernels of linear.cu do.
+  /// `products` does the matrix products; where it is null or cannot, the kernels of linear.cu do.
   GpuKernels(std::unique_ptr<GpuDevice> device, std::unique_ptr<MatrixProducts> products);
   Device& device() override { return *device_; }
 
@@ -69,8 +73,13 @@ class GpuKernels final : public Kernels {
              const AdamWStep& step) override;
   void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
               const Sampling& sampling) override;
+  std::string matrix_plans() const override { return products_ ? products_->plans() : ""; }
 
  private:
+  /// In reductions.cu.
+  template <class F>
+  const float* chunk_sums(const Tensor& x);
+
   /// Launches a kernel; arguments are converted to its parameters' types.
   template <class... P, class... A>
   void launch(const Kernel<P...>& kernel, const Grid& grid, const Work& work, const A&... arguments) {
@@ -101,6 +110,10 @@ class GpuKernels final : public Kernels {
   }
 #endif
 
+  /// out [m,n] = a b^T, or += where `add`; a [m,k] in layout A, b [n,k] in layout B. In linear.cu.
+  template <Layout A, Layout B, class Out, class In>
+  void multiply(Out* out, const In* a, const In* b, int64_t m, int64_t n, int64_t k, bool add);
+
   std::unique_ptr<GpuDevice> device_;
   std::unique_ptr<MatrixProducts> products_;
 };
@@ -118,6 +131,14 @@ void with_type(const Tensor& t, F&& f) {
     (void)t.f32();  // throws for anything else
     f(static_cast<float*>(nullptr));
   }
+}
+
+/// How many of the tensors' elements may be moved N at a time: all whole vectors, or none where a tensor that
+/// is not empty begins at an address that its vectors must not.
+inline int64_t in_vectors(int N, std::initializer_list<Tensor> tensors) {
+  for (const Tensor& t : tensors)
+    if (reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(N * size_of(t.dtype)) != 0) return 0;
+  return tensors.begin()->elements() / N * N;
 }
 
 /// Blocks that cover n elements.
