@@ -4,6 +4,8 @@
 #   make demo       everything on real text, in minutes; make demo TEXT=my.txt for your own
 #   make test       all tests
 #   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
+#   make gpu-report     with a GPU: tests, sanitizers and times there -> gpu-report.md
+#   make profile        Nsight Systems over a training step; profile-kernel: Nsight Compute (docs/profiling.md)
 #   make kernel-report  what ptxas says of each CUDA kernel, and what it must move and compute
 #   make lint       formatting, and what the linker must not mix between instruction sets
 #   make test-neon  the kernels on AArch64, run by QEMU
@@ -73,7 +75,7 @@ ifneq ($(NVTX_INCLUDE),)
   NVTX_RECORDER := $(BUILD)/nvtx_recorder.so
 endif
 
-CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device plan_cache)
+CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device timed_device plan_cache)
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
@@ -81,7 +83,7 @@ KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report))
+HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report gpu_report))
 
 # The report's picture needs cairo; its tables do not.
 ifdef CAIRO
@@ -192,6 +194,25 @@ test-neon:
 	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
 	qemu-aarch64-static build-neon/kernel_tests
 
+# With a GPU: all tests on it, compute-sanitizer, and times -> gpu-report.md. DEVICE=simt rehearses.
+gpu-report: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/kernel_tests $(BUILD)/tests
+	@sh tools/gpu_report.sh $(BUILD) $(or $(DEVICE),cuda)
+
+# docs/profiling.md says what to look at.
+profile: all
+	@mkdir -p $(BUILD)/profile
+	TOPOLM_GRAPHS=off nsys profile --trace=cuda,nvtx,cublas --force-overwrite=true -o $(BUILD)/profile/step \
+	  --capture-range=nvtx --nvtx-capture='step 8@topolm' --capture-range-end=stop \
+	  -e NSYS_NVTX_PROFILER_REGISTER_ONLY=0 $(BUILD)/gpu_report --only step $(PROFILE_FLAGS)
+	nsys stats --report nvtx_gpu_proj_sum,cuda_gpu_kern_sum $(BUILD)/profile/step.nsys-rep
+
+profile-kernel: all
+	$(if $(KERNEL),,$(error make profile-kernel KERNEL=attention_forward: name a kernel, or the beginning of one))
+	@mkdir -p $(BUILD)/profile
+	TOPOLM_GRAPHS=off ncu --set full --nvtx --import-source yes -k regex:$(KERNEL) -c 3 -f -o $(BUILD)/profile/$(KERNEL) \
+	  $(BUILD)/gpu_report --only step $(PROFILE_FLAGS)
+
 kernel-report: $(BUILD)/kernel_report $(CUDA_KERNELS)
 	$(if $(CUDA),,$(error make kernel-report needs nvcc))
 	$(BUILD)/kernel_report --ptxas $(patsubst %.cu,$(BUILD)/obj/%.ptxas,$(wildcard kernels/cuda/*.cu)) --out $(BUILD)/kernel-report.md
@@ -206,5 +227,5 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup run-test run-demo test-neon kernel-report lint clean
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon kernel-report gpu-report profile profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
