@@ -70,7 +70,7 @@ DType dtype_of(const std::string& word) {
 }
 
 Ceilings measure_ceilings(const Options& o, int threads) {
-  const DeviceOptions device{"auto", threads, ""};
+  const DeviceOptions device{"cpu", threads, ""};
   Ceilings c{
       threads, measure_multiply_add_speed(device, o.seconds), measure_memory_speed(device, o.seconds), {}};
   const auto kernels = make_kernels(device);
@@ -145,7 +145,7 @@ StepTimes time_steps(const Options& o, const std::string& preset, const std::str
   if (o.seq) t.train.seq = o.seq;
   t.train.dtype = dtype_of(dtype);
   forget_peak_memory();
-  const auto kernels = make_kernels({"auto", threads, ""});
+  const auto kernels = make_kernels({"cpu", threads, ""});
   const TokenFile tokens =
       random_tokens(t.model.vocab_size, int64_t{t.train.batch} * t.train.seq + (1 << 20));
   const DataLoader data(tokens, t.train.batch, t.train.seq, t.train.seed);
@@ -349,7 +349,7 @@ void run(const Options& o) {
   require(!o.compare || peer,
           "--compare needs a python3 with PyTorch, and there is none here; on Debian: apt install "
           "python3-torch libopenblas0-pthread");
-  const std::string description = make_kernels()->device().description();
+  const std::string description = make_kernels({"cpu", 0, ""})->device().description();
   double load = 0;
   getloadavg(&load, 1);
   fmt::print("machine   {}; load {:.1f} on {} CPUs\n", description, load, available_cpus());
