@@ -6,6 +6,7 @@
 #   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
 #   make lint       formatting, and what the linker must not mix between instruction sets
 #   make test-neon  the kernels on AArch64, run by QEMU
+#   make test-deep  every kernel of the GPU under a thousand schedules
 #
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
@@ -182,6 +183,9 @@ $(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_ho
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
+test-deep: $(BUILD)/kernel_tests
+	TOPOLM_SCHEDULES=1000 $(BUILD)/kernel_tests -tc='schedules*'
+
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
 	@$(MAKE) --no-print-directory build-neon/kernel_tests BUILD=build-neon CXX=aarch64-linux-gnu-g++ \
@@ -198,5 +202,5 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup run-test run-demo test-neon lint clean
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon test-deep lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
