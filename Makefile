@@ -9,6 +9,7 @@
 #   make kernel-report  what ptxas says of each CUDA kernel, and what it must move and compute
 #   make lint       formatting, and what the linker must not mix between instruction sets
 #   make test-neon  the kernels on AArch64, run by QEMU
+#   make test-deep  every kernel of the GPU under a thousand schedules
 #
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
@@ -188,6 +189,9 @@ $(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_ho
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
+test-deep: $(BUILD)/kernel_tests
+	TOPOLM_SCHEDULES=1000 $(BUILD)/kernel_tests -tc='schedules*'
+
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
 	@$(MAKE) --no-print-directory build-neon/kernel_tests BUILD=build-neon CXX=aarch64-linux-gnu-g++ \
@@ -227,5 +231,6 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup run-test run-demo test-neon kernel-report gpu-report profile profile-kernel lint clean
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon test-deep kernel-report gpu-report profile \
+  profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
