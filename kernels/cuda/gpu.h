@@ -2,12 +2,16 @@
 // namespace cuda_kernels; the C++ compiler compiles the same files into simt_kernels, where every CUDA thread
 // is a fiber (kernels/simt). TOPOLM_GPU is the namespace's name.
 //
-//   SHARED(float, tile, [32][33]);     shared memory of a fixed size: at the top of the kernel, not in
-//   branches DYNAMIC_SHARED(float, tile);       float* to the shared memory asked for at launch
+//   SHARED(float, tile, [32][33]);   shared memory of a fixed size: at the top of the kernel, not in branches
+//   DYNAMIC_SHARED(float, tile);     float* to the shared memory asked for at launch
+//   float f(float x WITH_CALLER)     a function in which the lanes of a warp meet: simt then names its
+//   caller's
+//                                    line in messages; hand it on by g(x FROM_CALLER)
 //
 // House rules, so that both readings mean the same: no early return in a kernel with barriers or warp
-// operations; no warp-synchronous code without __syncwarp or a shuffle; no waiting for other blocks; masks
-// name all lanes that come; inline PTX only in gpu.h, math.h and tensor_core.h, beside its twin for the CPU.
+// operations; no warp-synchronous code without __syncwarp: a shuffle exchanges values but orders no memory;
+// no waiting for other blocks; masks name all lanes that come; inline PTX only in gpu.h, math.h and
+// tensor_core.h, beside its twin for the CPU.
 #pragma once
 
 #include <cmath>
@@ -25,10 +29,14 @@
   type* const name = reinterpret_cast<type*>(dynamic_shared_)
 #define UNROLL _Pragma("unroll")
 #define DEVICE __device__ __forceinline__
+#define WITH_CALLER
+#define FROM_CALLER
 #else
 #include "kernels/simt/simt.h"
 #define UNROLL _Pragma("GCC unroll 16")
 #define DEVICE [[gnu::always_inline]] inline
+#define WITH_CALLER , ::topolm::simt::Place caller = ::topolm::simt::Place::here()
+#define FROM_CALLER , caller
 #endif
 
 namespace topolm::TOPOLM_GPU {

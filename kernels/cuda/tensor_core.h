@@ -19,7 +19,7 @@ DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__c
 #endif
 
 /// c += a b, m16n8k16.
-DEVICE void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+DEVICE void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] WITH_CALLER) {
 #if defined(__CUDACC__)
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -27,12 +27,12 @@ DEVICE void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-  simt::mma<16>(SIMT_SITE("mma.m16n8k16"), c, a, b);
+  simt::mma<16>(SIMT_SITE_OF("mma.m16n8k16", caller), c, a, b);
 #endif
 }
 
 /// c += a b, m16n8k8: half the depth; A's registers are a[0], a[1] and B's is b.
-DEVICE void mma_m16n8k8(float (&c)[4], const uint32_t (&a)[2], uint32_t b) {
+DEVICE void mma_m16n8k8(float (&c)[4], const uint32_t (&a)[2], uint32_t b WITH_CALLER) {
 #if defined(__CUDACC__)
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
@@ -40,7 +40,7 @@ DEVICE void mma_m16n8k8(float (&c)[4], const uint32_t (&a)[2], uint32_t b) {
       : "r"(a[0]), "r"(a[1]), "r"(b));
 #else
   const uint32_t as[4] = {a[0], a[1], 0, 0}, bs[2] = {b, 0};
-  simt::mma<8>(SIMT_SITE("mma.m16n8k8"), c, as, bs);
+  simt::mma<8>(SIMT_SITE_OF("mma.m16n8k8", caller), c, as, bs);
 #endif
 }
 
@@ -48,7 +48,7 @@ DEVICE void mma_m16n8k8(float (&c)[4], const uint32_t (&a)[2], uint32_t b) {
 /// 8 of matrix i / 8 (lanes past 8 N: any valid address), 16-byte aligned. Lane i gets elements (i/4, 2(i%4))
 /// and (i/4, 2(i%4)+1) of each; of the transposed matrix with TRANSPOSE.
 template <int N, bool TRANSPOSE = false>
-DEVICE void ldmatrix(uint32_t (&r)[N], const void* row) {
+DEVICE void ldmatrix(uint32_t (&r)[N], const void* row WITH_CALLER) {
 #if defined(__CUDACC__)
   const uint32_t p = shared_address(row);
   if constexpr (N == 4 && !TRANSPOSE)
@@ -79,19 +79,19 @@ DEVICE void ldmatrix(uint32_t (&r)[N], const void* row) {
                  : "r"(p)
                  : "memory");
 #else
-  simt::ldmatrix<N, TRANSPOSE>(SIMT_SITE("ldmatrix"), r, row);
+  simt::ldmatrix<N, TRANSPOSE>(SIMT_SITE_OF("ldmatrix", caller), r, row);
 #endif
 }
 
 /// Starts copying 16 bytes from global to shared memory, both 16-byte aligned; only the first `bytes` are
 /// read, the rest becomes 0.
-DEVICE void copy_async_16(void* shared, const void* global, int bytes = 16) {
+DEVICE void copy_async_16(void* shared, const void* global, int bytes = 16 WITH_CALLER) {
 #if defined(__CUDACC__)
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(bytes)
                : "memory");
 #else
-  simt::copy_async(shared, global, 16, bytes);
+  simt::copy_async(SIMT_SITE_OF("cp.async", caller), shared, global, 16, bytes);
 #endif
 }
 

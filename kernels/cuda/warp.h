@@ -23,13 +23,13 @@ DEVICE float warp_reduce(float x, Op op, int width = kWarp) {
 #else
 // One meeting of the lanes instead of five: the same butterfly, so the same bits, three times as fast.
 template <class Op>
-inline float warp_reduce(float x, Op op, int width = kWarp) {
+inline float warp_reduce(float x, Op op, int width = kWarp WITH_CALLER) {
   struct Lane {
     float x;
     int width;
   } lane{x, width};
   (void)op;
-  simt::warp_operation(kAllLanes, SIMT_SITE("warp_reduce"), &lane, [](void** lanes, uint32_t) {
+  simt::warp_operation(kAllLanes, SIMT_SITE_OF("warp_reduce", caller), &lane, [](void** lanes, uint32_t) {
     float a[kWarp], b[kWarp];
     for (int i = 0; i < kWarp; ++i) a[i] = static_cast<Lane*>(lanes[i])->x;
     for (int offset = static_cast<Lane*>(lanes[0])->width / 2; offset > 0; offset /= 2) {
@@ -42,20 +42,24 @@ inline float warp_reduce(float x, Op op, int width = kWarp) {
 }
 #endif
 
-DEVICE float warp_sum(float x, int width = kWarp) { return warp_reduce(x, Add{}, width); }
-DEVICE float warp_max(float x, int width = kWarp) { return warp_reduce(x, Max{}, width); }
+DEVICE float warp_sum(float x, int width = kWarp WITH_CALLER) {
+  return warp_reduce(x, Add{}, width FROM_CALLER);
+}
+DEVICE float warp_max(float x, int width = kWarp WITH_CALLER) {
+  return warp_reduce(x, Max{}, width FROM_CALLER);
+}
 
 /// op over a block of THREADS threads (a multiple of 32), x of each; every thread gets the result. `shared`
 /// holds THREADS/32 floats and may be used again after the next barrier. All threads must call it.
 template <int THREADS, class Op>
-DEVICE float block_reduce(float x, Op op, float identity, float* shared) {
+DEVICE float block_reduce(float x, Op op, float identity, float* shared WITH_CALLER) {
   constexpr int kWarps = THREADS / kWarp;
-  x = warp_reduce(x, op);
+  x = warp_reduce(x, op, kWarp FROM_CALLER);
   if constexpr (kWarps == 1) return x;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   if (lane == 0) shared[threadIdx.x / kWarp] = x;
   __syncthreads();
-  return warp_reduce(lane < kWarps ? shared[lane] : identity, op);
+  return warp_reduce(lane < kWarps ? shared[lane] : identity, op, kWarp FROM_CALLER);
 }
 
 }  // namespace topolm::TOPOLM_GPU

@@ -1,12 +1,17 @@
 #include "kernels/simt/machine.h"
 
-#include <sys/mman.h>
-
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "engine/error.h"
+#include "kernels/simt/fiber.h"
 #include "kernels/simt/simt.h"
 #include "kernels/simt/tensor_core.h"
 #undef threadIdx
@@ -14,174 +19,538 @@
 #undef blockDim
 #undef gridDim
 
-// A minimal machine to begin with: one order, x86-64 only.
-extern "C" void topolm_simt_switch(void** save, void* load);
-asm(R"(
-.text
-.globl topolm_simt_switch
-.type topolm_simt_switch,@function
-topolm_simt_switch:
-  pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp
-  ret
-.size topolm_simt_switch,.-topolm_simt_switch
-)");
-
 namespace topolm::simt {
 
-thread_local ThreadState* this_thread = nullptr;
-thread_local BlockState this_block{};
+constinit thread_local ThreadState* this_thread = nullptr;
+constinit thread_local BlockState this_block{};
 
 namespace {
 
-enum class State : uint8_t { ready, at_barrier, in_warp, done };
+enum class State : uint8_t { ready, at_barrier, in_warp, exited };
 
-struct Fiber : ThreadState {
-  State state = State::done;
-  const Site* site = nullptr;
-  uint32_t mask = 0;
+struct Thread : ThreadState {
+  State state = State::exited;
+  const Site* site = nullptr;  // where it waits
+  uint32_t mask = 0;           // for whom
   void* lane_data = nullptr;
   Resolver resolve = nullptr;
-  unsigned char* stack = nullptr;
-  void* sp = nullptr;
+  Fiber fiber;
 };
 
-constexpr size_t kStack = 64 << 10, kShared = 228 << 10;
-
-struct Worker {
-  std::vector<Fiber> fibers;
-  std::unique_ptr<unsigned char[]> stacks, shared;
-  size_t shared_used = 0;
-  std::vector<int> ready;
-  size_t head = 0;
-  int live = 0, at_barrier = 0;
-  void* main_sp = nullptr;
-  Fiber* running = nullptr;
-  const Launch* launch = nullptr;
-  std::string error;
+struct Warp {
+  uint32_t present, waiting;  // lanes that have not exited; that wait for others of their warp
+  // Of __syncwarp, by the lowest lane of its mask. Two take turns: a lane that goes on late must not see what
+  // others released at the next one.
+  std::array<std::array<Token, 2>, 32> tokens;
+  std::array<uint8_t, 32> turn;
 };
-thread_local Worker worker;
 
-void next(void** save) {
-  Worker& w = worker;
-  if (w.head == w.ready.size() || !w.error.empty()) {
-    if (w.live && w.error.empty()) w.error = "threads wait for each other for ever";
-    this_thread = nullptr;
-    topolm_simt_switch(save, w.main_sp);
-    return;
-  }
-  Fiber& f = w.fibers[static_cast<size_t>(w.ready[w.head++])];
-  w.running = &f, this_thread = &f;
-  if (save != &f.sp) topolm_simt_switch(save, f.sp);
+/// The asynchronous copies of one thread, in the order of issue.
+struct Copies {
+  struct Copy {
+    void* shared;
+    const void* global;
+    int size, bytes, group;
+    bool landed;
+  };
+  std::array<Copy, 64> queue;
+  int count, groups;
+};
+
+// Byte by byte: ThreadSanitizer would see a memcpy, whoever calls it.
+void land(Copies::Copy& copy) {
+  if (std::exchange(copy.landed, true)) return;
+  auto* const to = static_cast<volatile unsigned char*>(copy.shared);
+  const auto* const from = static_cast<const unsigned char*>(copy.global);
+  for (int i = 0; i < copy.size; ++i) to[i] = i < copy.bytes ? from[i] : 0;
 }
 
-void entry() {
-  Worker& w = worker;
-  try {
-    w.launch->call(w.launch->function, w.launch->arguments);
-  } catch (const std::exception& e) {
-    if (w.error.empty()) w.error = e.what();
+bool same(const Site& a, const Site& b) {
+  return &a == &b || (a.wrapper && a.wrapper == b.wrapper && a.line == b.line && a.file == b.file);
+}
+
+std::string text(const Extent& e) { return fmt::format("({}, {}, {})", e.x, e.y, e.z); }
+
+/// Shared memory of the block that runs, with gaps between arrays that AddressSanitizer guards.
+class SharedMemory {
+ public:
+  SharedMemory() : memory_(static_cast<unsigned char*>(std::aligned_alloc(kAlignment, kCapacity))) {
+    require(memory_ != nullptr, "simt: no memory for shared memory");
   }
-  w.running->state = State::done;
-  --w.live;
-  next(&w.running->sp);
+  ~SharedMemory() {
+    allow_access(memory_, kCapacity);
+    std::free(memory_);
+  }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  /// Forgets every array and returns the dynamic one.
+  unsigned char* begin(size_t dynamic_bytes) {
+    forbid_access(memory_, kCapacity);
+    end_ = dynamic_ = static_ = 0;
+    dynamic_ = dynamic_bytes;
+    return take(dynamic_bytes, kAlignment);
+  }
+
+  void* static_array(const SharedSlot& slot) {
+    const size_t alignment = std::max<size_t>(slot.alignment, 16);
+    static_ = (static_ + alignment - 1) / alignment * alignment + slot.bytes;
+    if (static_ > kMaxStaticShared)
+      kernel_failed(
+          fmt::format("with '{}' its static shared memory is {} bytes; the limit is {}, more must be "
+                      "dynamic",
+                      slot.name, static_, kMaxStaticShared));
+    if (static_ + dynamic_ > kMaxShared)
+      kernel_failed(
+          fmt::format("with '{}' its shared memory is {} bytes, static and dynamic; the limit is {}",
+                      slot.name, static_ + dynamic_, kMaxShared));
+    return take(slot.bytes, alignment);
+  }
+
+ private:
+  static constexpr size_t kGap = 64, kAlignment = 128, kCapacity = 256 << 10;
+
+  unsigned char* take(size_t bytes, size_t alignment) {
+    const size_t at = (end_ + kGap + alignment - 1) / alignment * alignment;
+    if (at + bytes + kGap > kCapacity) kernel_failed("it has too many shared arrays");
+    end_ = at + bytes;
+    allow_access(memory_ + at, bytes);
+    fill_with_nan(memory_ + at, bytes);
+    return memory_ + at;
+  }
+
+  unsigned char* const memory_;
+  size_t end_ = 0, dynamic_ = 0, static_ = 0;
+};
+
+/// Runs one block at a time. Its fibers live on from block to block.
+class Multiprocessor {
+ public:
+  Multiprocessor() { host_.adopt(); }
+
+  void run(const Launch& launch, Order order, RandomBits random);
+  /// The host has seen everything that blocks did.
+  void finish() {
+    for (Token& token : block_ended_) token.acquire();
+  }
+
+  void sync_block(const Site& site);
+  void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve);
+  void copy_async(const Site& site, void* shared, const void* global, int size, int bytes);
+  void copy_async_commit() { ++copies_[running_->linear].groups; }
+  void copy_async_wait(int newest);
+  void thread_fence() { fence_.acquire(), fence_.release(); }
+  void* static_array(const SharedSlot& slot) { return shared_.static_array(slot); }
+
+ private:
+  static void thread_main();
+  void begin_threads(const Extent& extent);
+  void run_thread();
+  void exit_thread();
+  void wait();
+  [[noreturn]] void stop(const std::string& what);
+  std::string describe(const std::string& what) const;
+  std::string thread(const Thread& t) const;
+  std::string waiting_threads(int first, int count) const;
+
+  Thread& at(int i) { return threads_[static_cast<size_t>(i)]; }
+  const Thread& at(int i) const { return threads_[static_cast<size_t>(i)]; }
+  Warp& warp_of(const Thread& t) { return warps_[static_cast<size_t>(t.warp)]; }
+
+  const Launch* launch_ = nullptr;
+  Thread* running_ = nullptr;
+  int count_ = 0, live_ = 0, at_barrier_ = 0;  // threads
+  Extent extent_{0, 0, 0};                     // of which the threads know their place
+  Schedule schedule_;
+  std::string error_;
+  bool stopped_ = false;
+  int started_ = 0;  // fibers
+  std::array<Thread, kMaxThreads> threads_;
+  std::array<Warp, kMaxThreads / 32> warps_{};
+  std::unique_ptr<Copies[]> copies_ = std::make_unique_for_overwrite<Copies[]>(kMaxThreads);
+  SharedMemory shared_;
+  Fiber host_;
+
+  // Two of each take turns, as in Warp. A block sees the end of the one before it here, since it reuses its
+  // stacks and its shared memory; so blocks that follow each other run on two multiprocessors.
+  std::array<Token, 2> barrier_, block_ended_;
+  unsigned barrier_turn_ = 0, block_turn_ = 0;
+  Token fence_;
+};
+
+constinit thread_local Multiprocessor* here = nullptr;
+// Everything the host did before a launch happened before its blocks.
+Token launched;
+
+// ---- the life of a block
+
+void Multiprocessor::run(const Launch& launch, Order order, RandomBits random) {
+  launch_ = &launch;
+  count_ = live_ = static_cast<int>(launch.grid.threads.x * launch.grid.threads.y * launch.grid.threads.z);
+  at_barrier_ = 0;
+  block_turn_ ^= 1;
+  for (; started_ < count_; ++started_) at(started_).fiber.start(thread_main);
+  begin_threads(launch.grid.threads);
+  this_block.dynamic_shared = shared_.begin(launch.grid.shared);
+  schedule_.begin(order, random);
+  schedule_.add_all(count_);
+
+  here = this;
+  running_ = &at(schedule_.take());
+  this_thread = running_;
+  host_.switch_to(running_->fiber);
+  here = nullptr;
+  this_thread = nullptr;
+  if (stopped_) {
+    finish();
+    for (int i = 0; i < started_; ++i) at(i).fiber.start(thread_main);  // whatever they were in the midst of
+    stopped_ = false;
+    throw Error(std::exchange(error_, {}));
+  }
+}
+
+void Multiprocessor::begin_threads(const Extent& extent) {
+  if (extent.x != extent_.x || extent.y != extent_.y || extent.z != extent_.z) {
+    extent_ = extent;
+    for (int i = 0; i < count_; ++i) {
+      const uint32_t u = static_cast<uint32_t>(i);
+      static_cast<ThreadState&>(at(i)) = {
+          {u % extent.x, u / extent.x % extent.y, u / (extent.x * extent.y)}, i, i % 32, i / 32};
+    }
+  }
+  for (int i = 0; i < count_; ++i) at(i).state = State::ready;
+  for (int i = 0; i < count_; i += 32) {
+    Warp& warp = warps_[static_cast<size_t>(i / 32)];
+    warp.present = count_ - i >= 32 ? ~0u : (1u << (count_ - i)) - 1;
+    warp.waiting = 0;
+  }
+}
+
+// A fiber never ends: it runs its thread of one block after another.
+void Multiprocessor::thread_main() {
+  here->running_->fiber.begin();
+  for (;;) {
+    here->run_thread();
+    here->exit_thread();
+  }
+}
+
+void Multiprocessor::run_thread() {
+  launched.acquire();
+  block_ended_[block_turn_ ^ 1].acquire();
+  Copies& copies = copies_[running_->linear];
+  copies.count = copies.groups = 0;
+  try {
+    launch_->call(launch_->function, launch_->arguments);
+  } catch (const std::exception& e) {
+    error_ = describe(fmt::format("{}: {}", thread(*running_), e.what()));
+    stopped_ = true;
+  }
+}
+
+void Multiprocessor::exit_thread() {
+  Thread& me = *running_;
+  me.state = State::exited;
+  --live_;
+  block_ended_[block_turn_].release();
+  if (!stopped_) {
+    Warp& warp = warp_of(me);
+    const uint32_t bit = 1u << me.lane;
+    warp.present &= ~bit;
+    if (at_barrier_ > 0)
+      stop(fmt::format("{} exited while others wait for it at a barrier: {}", thread(me),
+                       waiting_threads(0, count_)));
+    for (uint32_t w = warp.waiting; w; w &= w - 1)
+      if (at(me.warp * 32 + std::countr_zero(w)).mask & bit)
+        stop(fmt::format("{} exited while lanes of its warp wait for it: {}", thread(me),
+                         waiting_threads(me.warp * 32, 32)));
+  }
+  wait();
+}
+
+/// Lets others run until this thread is ready and its turn has come.
+void Multiprocessor::wait() {
+  Thread& me = *running_;
+  const int next = stopped_ ? -1 : schedule_.take();
+  if (next < 0) {
+    if (!stopped_ && live_ > 0)
+      stop("its threads wait for each other for ever: " + waiting_threads(0, count_));
+    me.fiber.switch_to(host_);
+  } else if (next != me.linear) {
+    running_ = &at(next);
+    this_thread = running_;
+    me.fiber.switch_to(running_->fiber);
+  }
+}
+
+/// Ends the block, and the launch, with an Error.
+void Multiprocessor::stop(const std::string& what) {
+  error_ = describe(what);
+  stopped_ = true;
+  block_ended_[block_turn_].release();
+  running_->fiber.switch_to(host_);
+  std::abort();  // nobody switches back
+}
+
+// ---- meetings
+
+void Multiprocessor::sync_block(const Site& site) {
+  Thread& me = *running_;
+  me.state = State::at_barrier;
+  me.site = &site;
+  ++at_barrier_;
+  if (live_ != count_)
+    stop(fmt::format("{} waits at a barrier to which others cannot come: {}", thread(me),
+                     waiting_threads(0, count_)));
+  Token& token = barrier_[barrier_turn_];
+  token.release();
+  if (at_barrier_ == count_) {
+    for (int i = 0; i < count_; ++i)
+      if (!same(*at(i).site, site))
+        stop("its threads wait at different barriers: " + waiting_threads(0, count_));
+    for (int i = 0; i < count_; ++i) at(i).state = State::ready;
+    at_barrier_ = 0;
+    barrier_turn_ ^= 1;
+    schedule_.add_all(count_);
+  }
+  wait();
+  token.acquire();
+}
+
+void Multiprocessor::warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve) {
+  Thread& me = *running_;
+  Warp& warp = warp_of(me);
+  me.state = State::in_warp;
+  me.site = &site;
+  me.mask = mask;
+  me.lane_data = lane;
+  me.resolve = resolve;
+  if (!(mask >> me.lane & 1))
+    stop(fmt::format("{} is not in its own mask: {}", thread(me), waiting_threads(me.linear, 1)));
+  if (mask & ~warp.present)
+    stop(fmt::format("{} names lanes in its mask that have exited or never were: {}", thread(me),
+                     waiting_threads(me.warp * 32, 32)));
+  warp.waiting |= 1u << me.lane;
+  const size_t leader = static_cast<size_t>(std::countr_zero(mask));
+  Token& token = warp.tokens[leader][warp.turn[leader]];
+  if (!resolve) token.release();
+
+  if ((warp.waiting & mask) == mask) {
+    void* lanes[32];
+    bool all = true;
+    for (uint32_t m = mask; m; m &= m - 1) {
+      const int i = std::countr_zero(m);
+      const Thread& other = at(me.warp * 32 + i);
+      lanes[i] = other.lane_data;
+      // A lane that waits with another mask will come here later; with the same mask it is elsewhere for
+      // good.
+      all &= other.mask == mask;
+      if (other.mask == mask && !same(*other.site, site))
+        stop("lanes of one mask are in different operations: " + waiting_threads(me.warp * 32, 32));
+    }
+    if (all) {
+      if (resolve) {
+        const UncheckedAccesses unchecked;  // it reads and writes what lies on the other lanes' stacks
+        resolve(lanes, mask);
+      }
+      for (uint32_t m = mask; m; m &= m - 1) at(me.warp * 32 + std::countr_zero(m)).state = State::ready;
+      warp.waiting &= ~mask;
+      warp.turn[leader] ^= 1;
+      schedule_.add_lanes(me.warp * 32, mask);
+    }
+  }
+  wait();
+  if (!resolve) token.acquire();
+}
+
+// ---- asynchronous copies
+
+void Multiprocessor::copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
+  Copies& copies = copies_[running_->linear];
+  const auto refuse_copy = [&](const std::string& what) {
+    kernel_failed(fmt::format("{} ({}:{}) {}", site.operation, site.file, site.line, what));
+  };
+  if (bytes < 0 || bytes > size) refuse_copy(fmt::format("copies {} of {} bytes", bytes, size));
+  for (const void* p : {static_cast<const void*>(shared), global})
+    if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size))
+      refuse_copy(fmt::format("has an address that is not a multiple of {}", size));
+  if (copies.count == static_cast<int>(copies.queue.size()))
+    refuse_copy(fmt::format("is one more than the {} that a thread can have under way", copies.count));
+  // Both ends are touched now, and the shared one again at the wait: in between anything may happen to it.
+  note_read(global, static_cast<size_t>(bytes));
+  note_write(shared, static_cast<size_t>(size));
+  if constexpr (kAddressSanitizer) {
+    const volatile unsigned char *const to = static_cast<unsigned char*>(shared),
+                                        *const from = static_cast<const unsigned char*>(global);
+    (void)to[0], (void)to[size - 1];
+    if (bytes > 0) (void)from[0], (void)from[bytes - 1];
+  }
+  Copies::Copy& copy = copies.queue[static_cast<size_t>(copies.count++)];
+  copy = {shared, global, size, bytes, copies.groups, false};
+  // A random half lands now, which shows a copy that comes too early; the rest lands at the wait, which shows
+  // a wait that is missing.
+  if (schedule_.random().next() & 1) land(copy);
+}
+
+void Multiprocessor::copy_async_wait(int newest) {
+  Copies& copies = copies_[running_->linear];
+  int left = 0;
+  for (int i = 0; i < copies.count; ++i) {
+    Copies::Copy& copy = copies.queue[static_cast<size_t>(i)];
+    if (copy.group >= copies.groups - newest) {
+      copies.queue[static_cast<size_t>(left++)] = copy;
+    } else {
+      note_write(copy.shared, static_cast<size_t>(copy.size));
+      land(copy);
+    }
+  }
+  copies.count = left;
+}
+
+// ---- messages
+
+std::string Multiprocessor::describe(const std::string& what) const {
+  return fmt::format("{}, block {}: {}", launch_->kernel, text(this_block.index), what);
+}
+
+std::string Multiprocessor::thread(const Thread& t) const { return "thread " + text(t.index); }
+
+/// What threads [first, first + count) wait for, those who wait for the same together, by their numbers.
+std::string Multiprocessor::waiting_threads(int first, int count) const {
+  struct Group {
+    const Thread* like;
+    std::vector<std::pair<int, int>> ranges;
+  };
+  std::vector<Group> groups;
+  for (int i = first; i < std::min(first + count, count_); ++i) {
+    const Thread& t = at(i);
+    const auto alike = [&](const Group& g) {
+      const Thread& o = *g.like;
+      if (o.state != t.state) return false;
+      if (t.state == State::at_barrier) return same(*o.site, *t.site);
+      return t.state != State::in_warp || (same(*o.site, *t.site) && o.mask == t.mask);
+    };
+    auto group = std::find_if(groups.begin(), groups.end(), alike);
+    if (group == groups.end()) group = groups.insert(group, Group{&t, {}});
+    if (group->ranges.empty() || group->ranges.back().second != i - 1)
+      group->ranges.emplace_back(i, i);
+    else
+      group->ranges.back().second = i;
+  }
+  std::string out;
+  for (const auto& [like, ranges] : groups) {
+    if (!out.empty()) out += "; ";
+    out += ranges.size() == 1 && ranges[0].first == ranges[0].second ? "thread " : "threads ";
+    for (size_t i = 0; i < ranges.size() && i < 4; ++i) {
+      out += fmt::format("{}{}", i ? "," : "", ranges[i].first);
+      if (ranges[i].second > ranges[i].first) out += fmt::format("-{}", ranges[i].second);
+    }
+    if (ranges.size() > 4) out += ",...";
+    switch (like->state) {
+      case State::ready:
+        out += " run";
+        break;
+      case State::exited:
+        out += " exited";
+        break;
+      case State::at_barrier:
+        out += fmt::format(" in {} ({}:{})", like->site->operation, like->site->file, like->site->line);
+        break;
+      case State::in_warp:
+        out += fmt::format(" in {} with mask {:08x} ({}:{})", like->site->operation, like->mask,
+                           like->site->file, like->site->line);
+        break;
+    }
+  }
+  return out;
 }
 
 }  // namespace
 
+void sync_block(const Site& site) { here->sync_block(site); }
+void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve) {
+  here->warp_operation(mask, site, lane, resolve);
+}
+void thread_fence() { here->thread_fence(); }
+void copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
+  here->copy_async(site, shared, global, size, bytes);
+}
+void copy_async_commit() { here->copy_async_commit(); }
+void copy_async_wait(int newest) { here->copy_async_wait(newest); }
 void kernel_failed(const std::string& what) { fail("{}", what); }
 
-void sync_block(const Site& site) {
-  Worker& w = worker;
-  Fiber& me = *w.running;
-  me.state = State::at_barrier, me.site = &site;
-  if (++w.at_barrier == w.live) {
-    w.at_barrier = 0;
-    w.ready.clear(), w.head = 0;
-    for (Fiber& f : w.fibers)
-      if (f.state == State::at_barrier) f.state = State::ready, w.ready.push_back(f.linear);
-  }
-  next(&me.sp);
-}
-
-void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve) {
-  Worker& w = worker;
-  Fiber& me = *w.running;
-  me.state = State::in_warp, me.site = &site, me.mask = mask, me.lane_data = lane, me.resolve = resolve;
-  void* lanes[32] = {};
-  bool all = true;
-  for (uint32_t m = mask; m && all; m &= m - 1) {
-    const size_t other = static_cast<size_t>(me.warp * 32 + std::countr_zero(m));
-    all = other < w.fibers.size() && w.fibers[other].state == State::in_warp && w.fibers[other].site == &site;
-    if (all) lanes[std::countr_zero(m)] = w.fibers[other].lane_data;
-  }
-  if (all) {
-    resolve(lanes, mask);
-    for (uint32_t m = mask; m; m &= m - 1) {
-      Fiber& f = w.fibers[static_cast<size_t>(me.warp * 32 + std::countr_zero(m))];
-      f.state = State::ready, w.ready.push_back(f.linear);
-    }
-  }
-  next(&me.sp);
-}
-
-// For now a copy lands at once.
-void copy_async(void* shared, const void* global, int size, int bytes) {
-  std::memset(shared, 0, static_cast<size_t>(size));
-  std::memcpy(shared, global, static_cast<size_t>(bytes));
-}
-void copy_async_commit() {}
-void copy_async_wait(int) {}
-
 void SharedSlot::allocate() {
-  Worker& w = worker;
-  const size_t a = std::max<size_t>(alignment, 16), begin = (w.shared_used + a - 1) / a * a;
-  require(begin + bytes <= kShared, "too much shared memory at {}", name);
-  w.shared_used = begin + bytes;
-  address = w.shared.get() + begin;
+  address = here->static_array(*this);
   epoch = this_block.epoch;
 }
 
-void run(const Launch& launch, const Settings&, ThreadPool& pool) {
-  const Grid& g = launch.grid;
-  const int64_t blocks = int64_t{g.blocks.x} * g.blocks.y * g.blocks.z;
-  const int threads = static_cast<int>(g.threads.x * g.threads.y * g.threads.z);
-  pool.parallel_for(blocks, [&](int64_t block, int) {
-    Worker& w = worker;
-    w.launch = &launch;
-    if (!w.shared) w.shared = std::make_unique<unsigned char[]>(kShared);
-    if (w.fibers.size() != static_cast<size_t>(threads)) {
-      w.fibers.assign(static_cast<size_t>(threads), {});
-      w.stacks = std::make_unique_for_overwrite<unsigned char[]>(kStack * static_cast<size_t>(threads));
+namespace {
+
+void check_grid(const Launch& launch) {
+  const Extent &b = launch.grid.blocks, &t = launch.grid.threads;
+  const auto check = [&](bool good, const std::string& what) {
+    require(good, "{} cannot start: {}", launch.kernel, what);
+  };
+  check(b.x > 0 && b.y > 0 && b.z > 0 && b.x <= 0x7fffffff && b.y <= 65535 && b.z <= 65535,
+        fmt::format("a grid of {} blocks; 1 to (2147483647, 65535, 65535) can be", text(b)));
+  check(t.x > 0 && t.y > 0 && t.z > 0 && t.z <= 64 && uint64_t{t.x} * t.y <= kMaxThreads &&
+            uint64_t{t.x} * t.y * t.z <= kMaxThreads,
+        fmt::format("a block of {} threads; at most {} can be, z up to 64", text(t), kMaxThreads));
+  check(launch.grid.shared <= kMaxShared,
+        fmt::format("{} bytes of dynamic shared memory; the limit is {}", launch.grid.shared, kMaxShared));
+  check(this_thread == nullptr, "a kernel cannot launch another");
+}
+
+/// In which order blocks start; empty: as they are counted.
+std::vector<uint32_t> block_order(int64_t blocks, Order order, RandomBits random) {
+  std::vector<uint32_t> list;
+  if (order == Order::forward || blocks >= int64_t{1} << 32) return list;
+  list.resize(static_cast<size_t>(blocks));
+  std::iota(list.begin(), list.end(), 0u);
+  if (order == Order::reverse)
+    std::reverse(list.begin(), list.end());
+  else
+    for (uint32_t i = static_cast<uint32_t>(blocks); i > 1; --i)
+      std::swap(list[i - 1], list[random.below(i)]);
+  return list;
+}
+
+}  // namespace
+
+void run(const Launch& launch, uint64_t number, const Settings& settings, ThreadPool& pool) {
+  check_grid(launch);
+  const Grid& grid = launch.grid;
+  const int64_t blocks = int64_t{grid.blocks.x} * grid.blocks.y * grid.blocks.z;
+  const std::vector<uint32_t> order =
+      block_order(blocks, settings.order, random_bits(settings.seed, number, ~uint64_t{0}));
+
+  constexpr size_t kTurns = kThreadSanitizer ? 2 : 1;  // see block_ended_
+  static thread_local std::array<std::unique_ptr<Multiprocessor>, kTurns> multiprocessors;
+  static thread_local size_t turn = 0;
+  std::atomic<bool> failed{false};
+  launched.release();
+  pool.parallel_for(blocks, [&](int64_t task, int) {
+    if (failed.load(std::memory_order_relaxed)) return;
+    const uint64_t block = order.empty() ? static_cast<uint64_t>(task) : order[static_cast<size_t>(task)];
+    const uint64_t column = block / grid.blocks.x;
+    this_block = {
+        {static_cast<uint32_t>(block % grid.blocks.x), static_cast<uint32_t>(column % grid.blocks.y),
+         static_cast<uint32_t>(column / grid.blocks.y)},
+        grid.threads,
+        grid.blocks,
+        nullptr,
+        this_block.epoch + 1};
+    auto& multiprocessor = multiprocessors[turn = (turn + 1) % kTurns];
+    try {
+      if (!multiprocessor) multiprocessor = std::make_unique<Multiprocessor>();
+      multiprocessor->run(launch, settings.order, random_bits(settings.seed, number, block));
+    } catch (...) {
+      failed.store(true, std::memory_order_relaxed);
+      throw;
     }
-    const uint64_t b = static_cast<uint64_t>(block);
-    this_block = {{static_cast<uint32_t>(b % g.blocks.x), static_cast<uint32_t>(b / g.blocks.x % g.blocks.y),
-                   static_cast<uint32_t>(b / (uint64_t{g.blocks.x} * g.blocks.y))},
-                  g.threads,
-                  g.blocks,
-                  w.shared.get(),
-                  this_block.epoch + 1};
-    std::memset(w.shared.get(), 0xff, kShared);
-    w.shared_used = g.shared, w.live = threads, w.at_barrier = 0, w.head = 0;
-    w.ready.clear(), w.error.clear();
-    for (int i = 0; i < threads; ++i) {
-      Fiber& f = w.fibers[static_cast<size_t>(i)];
-      const uint32_t u = static_cast<uint32_t>(i);
-      f.index = {u % g.threads.x, u / g.threads.x % g.threads.y, u / (g.threads.x * g.threads.y)};
-      f.linear = i, f.lane = i % 32, f.warp = i / 32, f.state = State::ready;
-      f.stack = w.stacks.get() + kStack * static_cast<size_t>(i);
-      auto** sp = reinterpret_cast<void**>((reinterpret_cast<uintptr_t>(f.stack) + kStack) & ~uintptr_t{15});
-      *--sp = nullptr;
-      *--sp = reinterpret_cast<void*>(&entry);
-      for (int r = 0; r < 6; ++r) *--sp = nullptr;
-      f.sp = sp;
-      w.ready.push_back(i);
-    }
-    next(&w.main_sp);
-    require(w.error.empty(), "{}: {}", launch.kernel, w.error);
   });
+  for (const auto& multiprocessor : multiprocessors)
+    if (multiprocessor) multiprocessor->finish();
 }
 
 }  // namespace topolm::simt

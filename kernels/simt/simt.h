@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/gpu_device.h"
+#include "kernels/simt/sanitizers.h"
 
 #define __global__
 #define __device__
@@ -26,6 +27,16 @@ struct Site {
   const char* file;
   int line;
   const char* operation;
+  const Site* wrapper = nullptr;  // of a function such as warp_sum: its own site; file and line: its caller's
+};
+
+/// The caller of the function that has this as a default argument.
+struct Place {
+  const char* file;
+  int line;
+  static constexpr Place here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
 };
 
 /// What a kernel can know of the thread that runs.
@@ -41,14 +52,20 @@ struct BlockState {
   uint64_t epoch;  // another one for every block that runs on this host thread
 };
 
-extern thread_local ThreadState* this_thread;
-extern thread_local BlockState this_block;
+// constinit: else every use would first ask whether they are initialised.
+extern constinit thread_local ThreadState* this_thread;
+extern constinit thread_local BlockState this_block;
 
 /// Called once all lanes of `mask` have come, with what each brought.
 using Resolver = void (*)(void** lanes, uint32_t mask);
 
+/// Waits for all threads of the block.
 void sync_block(const Site& site);
+/// Waits for all lanes of `mask`; the last to come calls `resolve`. As in CUDA, an exchange of values orders
+/// no memory; only __syncwarp does, which has none (null).
 void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve);
+void thread_fence();
+/// Throws what run() will throw, with the names of kernel, block and thread.
 [[noreturn]] void kernel_failed(const std::string& what);
 
 /// A shared array's place in the current block's shared memory.
@@ -70,6 +87,8 @@ struct SharedSlot {
     static constexpr ::topolm::simt::Site site{__FILE__, __LINE__, operation}; \
     return site;                                                               \
   }())
+#define SIMT_SITE_OF(operation, place) \
+  (::topolm::simt::Site{(place).file, (place).line, operation, &SIMT_SITE(operation)})
 
 template <class T>
 struct Shuffle {
@@ -154,9 +173,8 @@ inline uint32_t ballot(const Site& site, uint32_t mask, bool predicate) {
   return lane.out;
 }
 
-inline void resolve_nothing(void**, uint32_t) {}
 inline void sync_warp(const Site& site, uint32_t mask = 0xffffffffu) {
-  warp_operation(mask, site, nullptr, resolve_nothing);
+  warp_operation(mask, site, nullptr, nullptr);
 }
 
 /// Atomic for real: blocks are spread over host threads.
@@ -206,7 +224,7 @@ inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+inline void __threadfence() { ::topolm::simt::thread_fence(); }
 
 #define SIMT_MIN_MAX(type)                                  \
   inline type min(type a, type b) { return b < a ? b : a; } \

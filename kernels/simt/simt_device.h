@@ -21,9 +21,13 @@ class SimtDevice : public GpuDevice {
   void* scratch(size_t bytes) override;
   Fault* fault() override { return &fault_; }
 
+  /// In which order threads and blocks of the launches to come run: $TOPOLM_SIMT's, or as set here.
+  simt::Settings& schedule() { return schedule_; }
+
  private:
   ThreadPool pool_;
-  simt::Settings settings_;
+  simt::Settings schedule_ = simt::settings_from_environment();
+  uint64_t launches_ = 0;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
   Fault fault_{};

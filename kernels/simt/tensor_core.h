@@ -43,7 +43,7 @@ void mma(const Site& site, float (&c)[4], const uint32_t (&a)[4], const uint32_t
 }
 
 struct LdmatrixLane {
-  const void* row;
+  uint16_t row[8];
   uint32_t out[4];
 };
 
@@ -55,24 +55,28 @@ void resolve_ldmatrix(void** lanes, uint32_t) {
       for (int i = 0; i < 2; ++i) {
         const int row = TRANSPOSE ? lane % 4 * 2 + i : lane / 4,
                   col = TRANSPOSE ? lane / 4 : lane % 4 * 2 + i;
-        const void* const address = static_cast<const LdmatrixLane*>(lanes[matrix * 8 + row])->row;
-        if (reinterpret_cast<uintptr_t>(address) % 16)
-          kernel_failed("ldmatrix: a row is not 16-byte aligned");
-        pair |= static_cast<uint32_t>(static_cast<const volatile uint16_t*>(address)[col]) << 16 * i;
+        pair |= static_cast<uint32_t>(static_cast<const LdmatrixLane*>(lanes[matrix * 8 + row])->row[col])
+                << 16 * i;
       }
       static_cast<LdmatrixLane*>(lanes[lane])->out[matrix] = pair;
     }
 }
 
+/// Each lane reads the row that it names, so that a sanitizer blames the right one.
 template <int N, bool TRANSPOSE>
 void ldmatrix(const Site& site, uint32_t (&r)[N], const void* row) {
-  LdmatrixLane lane{row, {}};
+  LdmatrixLane lane{};
+  if (this_thread->lane < 8 * N) {
+    if (reinterpret_cast<uintptr_t>(row) % 16) kernel_failed("ldmatrix: its row is not 16-byte aligned");
+    for (int i = 0; i < 8; ++i) lane.row[i] = static_cast<const uint16_t*>(row)[i];
+  }
   warp_operation(0xffffffffu, site, &lane, resolve_ldmatrix<N, TRANSPOSE>);
   for (int i = 0; i < N; ++i) r[i] = lane.out[i];
 }
 
-/// A copy of `size` bytes of which the first `bytes` are read. It may land at once or as late as the wait.
-void copy_async(void* shared, const void* global, int size, int bytes);
+/// A copy of `size` bytes of which the first `bytes` are read, the rest becomes 0. It may land at once or as
+/// late as the wait.
+void copy_async(const Site& site, void* shared, const void* global, int size, int bytes);
 void copy_async_commit();
 void copy_async_wait(int newest);
 
