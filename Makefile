@@ -40,6 +40,14 @@ SIMT_FLAGS := -x c++ -DTOPOLM_GPU=simt_kernels -Wno-unknown-pragmas -ffp-contrac
 CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
 NVCC  := $(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc))
 
+# NVTX is a header of the CUDA toolkit; profilers bring the rest.
+NVTX_INCLUDE := $(patsubst %/nvtx3/nvToolsExt.h,%,$(wildcard $(NVCC:/bin/nvcc=/include/nvtx3/nvToolsExt.h)))
+ifneq ($(NVTX_INCLUDE),)
+  $(BUILD)/obj/engine/nvtx.o: FLAGS += -DTOPOLM_NVTX -isystem $(NVTX_INCLUDE)
+  $(BUILD)/obj/tests/test_nvtx.o: FLAGS += -DTOPOLM_NVTX -DTOPOLM_BUILD='"$(BUILD)"'
+  NVTX_RECORDER := $(BUILD)/nvtx_recorder.so
+endif
+
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
@@ -70,6 +78,11 @@ $(PROGRAMS): $(BIN)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 $(BUILD)/report: $(FIGURE)
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
+
+# What the test of the ranges puts in a profiler's place.
+$(BUILD)/nvtx_recorder.so: tests/nvtx/recorder.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) -isystem $(NVTX_INCLUDE) -shared -fPIC $< -o $@
 
 $(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
@@ -102,13 +115,13 @@ setup:
 	@sh tools/setup.sh
 
 # Some tests run the programs; and GPT-2's own vocabulary is fetched, not kept here.
-run-test: all $(BUILD)/tests
+run-test: all $(BUILD)/tests $(NVTX_RECORDER)
 	@sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
-kernel_test_sources = $(wildcard kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp) $(patsubst %,engine/%.cpp,arena parallel profile random tensor) \
+kernel_test_sources = $(wildcard kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp) $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
   test_elementwise test_optimizer test_parallel test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "engine/nvtx.h"
+
 namespace topolm {
 
 namespace {
@@ -21,7 +23,8 @@ thread_local Recorder recorder;
 
 }  // namespace
 
-Range::Range(const char* name) : name_(name) {
+Range::Range(const char* name, int64_t index) : name_(name) {
+  if (nvtx_listens()) nvtx_push(name, index);
   if (!recorder.on) return;
   parent_ = recorder.open;
   recorder.open = this;
@@ -29,6 +32,7 @@ Range::Range(const char* name) : name_(name) {
 }
 
 Range::~Range() {
+  if (nvtx_listens()) nvtx_pop();
   if (recorder.open != this) return;
   const int64_t elapsed = now() - start_;
   RangeTotal& total = recorder.totals[name_];

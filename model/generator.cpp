@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/profile.h"
 #include "model/checkpoint.h"
 
 namespace topolm {
@@ -57,6 +58,7 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
 void Generator::process(std::span<const int32_t> tokens) {
   const auto m = std::ssize(tokens), c = int64_t{config_.n_embd};
   const auto position = static_cast<int32_t>(history_.size());
+  const Range range(m == 1 ? "token" : "prefill", position);
   const auto rows = [m](const Tensor& t) { return t.row_range(0, m); };
   const Tensor residual = rows(residual_), branch = rows(branch_), norm = rows(norm_), qkv = rows(qkv_);
   const Tensor attention = rows(attention_), hidden = rows(hidden_);
@@ -68,6 +70,7 @@ void Generator::process(std::span<const int32_t> tokens) {
   kernels_.embedding_forward(residual.view({1, m, c}), ids, w.wte, w.wpe, position_);
   kernels_.layernorm_forward(norm, mean, rstd, residual, w.h[0].ln_1);
   for (size_t l = 0; l < w.h.size(); ++l) {
+    const Range block("block", static_cast<int64_t>(l));
     const BlockParameters& matrices = weights_.operands().h[l];
     const Tensor& next_norm = l + 1 < w.h.size() ? w.h[l + 1].ln_1 : w.ln_f;
     kernels_.linear_forward(qkv, norm, matrices.c_attn);

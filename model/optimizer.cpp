@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "engine/profile.h"
+
 namespace topolm {
 
 Optimizer::Optimizer(TopoLM& model, const TrainConfig& config)
@@ -19,6 +21,7 @@ Optimizer::Optimizer(TopoLM& model, const TrainConfig& config)
 }
 
 void Optimizer::update(double lr, int64_t step) {
+  const Range range("optimizer");
   Kernels& k = model_.kernels();
   k.gradient_norm(norm_and_scale_, model_.gradient_vector(), static_cast<float>(config_.clip));
   k.adamw(table_, norm_and_scale_,

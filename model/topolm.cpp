@@ -156,6 +156,7 @@ void TopoLM::zero_losses() { kernels_.fill(running_, 0); }
 void TopoLM::zero_gradients() { kernels_.fill(gradient_vector(), 0); }
 
 void TopoLM::forward(float scale) {
+  const Range range("forward");
   const Parameters& w = weights_.fp32();
   const Tensor& embedded = b_.residual[0];
   kernels_.embedding_forward(embedded.view(Shape{b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}),
@@ -166,6 +167,7 @@ void TopoLM::forward(float scale) {
 }
 
 void TopoLM::forward_block(int block) {
+  const Range range("block", block);
   const size_t l = static_cast<size_t>(block), attn = 2 * l, mlp = 2 * l + 1;
   const BlockParameters &w = weights_.fp32().h[l], &m = weights_.operands().h[l];
   const Tensor& next_norm =
@@ -187,6 +189,7 @@ void TopoLM::forward_block(int block) {
 void TopoLM::evaluate(float scale) { head(false, scale); }
 
 void TopoLM::backward(float scale) {
+  const Range range("backward");
   require(training_, "backward() of a model that was planned without gradients");
   const Parameters& w = weights_.fp32();
   Parameters& g = gradients_->tensors;
@@ -202,6 +205,7 @@ void TopoLM::backward(float scale) {
 }
 
 void TopoLM::backward_block(int block, float scale) {
+  const Range range("block", block);
   const size_t l = static_cast<size_t>(block), attn = 2 * l, mlp = 2 * l + 1;
   const BlockParameters &w = weights_.fp32().h[l], &m = weights_.operands().h[l];
   BlockParameters& g = gradients_->tensors.h[l];
@@ -228,6 +232,7 @@ void TopoLM::backward_block(int block, float scale) {
 
 /// The classifier, a chunk of rows at a time. Without `backward` it only fills in the losses.
 void TopoLM::head(bool backward, float scale) {
+  const Range range("head");
   require(targets_ > 0, "a batch without a single target has no loss");
   const Tensor& norm = b_.norm.back();
   const Tensor targets = b_.targets.view({rows_, 1});
@@ -260,6 +265,7 @@ Tensor TopoLM::members_of(int site) const {
 }
 
 void TopoLM::spatial_forward(int site, float scale) {
+  const Range range("site", site);
   const size_t s = static_cast<size_t>(site);
   kernels_.spatial_loss_forward(loss_, b_.spatial_mean[s], b_.spatial_gradient[s], this->site(site),
                                 members_of(site), distance_, config_.topography.aggregation);
@@ -273,6 +279,7 @@ void TopoLM::spatial_forward(int site, float scale) {
 /// The gradient of a branch's output as an operand of matrix products. A site tapped after the addition
 /// passes its spatial gradient down the residual stream; one tapped before, only into its own branch.
 Tensor TopoLM::branch_gradient(int site, float scale) {
+  const Range range("site", site);
   const TopographyConfig& t = config_.topography;
   const size_t s = static_cast<size_t>(site);
   const float alpha = static_cast<float>(t.alpha_of(site)) * scale;

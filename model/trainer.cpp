@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/profile.h"
 
 namespace topolm {
 
@@ -26,6 +27,7 @@ void Trainer::resume(const fs::path& checkpoint) {
 }
 
 StepReport Trainer::step(const DataLoader& data) {
+  const Range range("step", done_ + 1);
   const float scale = 1.0f / static_cast<float>(train_.accumulate);
   model_.zero_losses();
   model_.zero_gradients();
@@ -50,6 +52,7 @@ StepReport Trainer::step(const DataLoader& data) {
 }
 
 Losses Trainer::evaluate(const EvalLoader& data, int64_t batches) {
+  const Range range("evaluate");
   const int64_t count = batches > 0 ? std::min(batches, data.batches()) : data.batches();
   Losses sum{0, std::vector<double>(static_cast<size_t>(model_.config().sites())), 0};
   double weights = 0;

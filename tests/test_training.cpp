@@ -142,6 +142,28 @@ TEST_CASE("training: the loss falls, the spatial loss too; the control keeps its
   CHECK(control.mean_spatial() > 0.35);
 }
 
+TEST_CASE("training: twenty steps of nano on a GPU device follow the CPU's losses") {
+  const TemporaryDirectory directory;
+  const TokenFile tokens(write_tokens(directory, 20000, 509));
+  const ModelConfig config = model_preset("nano");
+  TrainConfig train = train_preset("nano");
+  train.steps = 20;
+  const DataLoader data(tokens, train.batch, train.seq, train.seed);
+  const auto cpu = make_kernels({"cpu", 2, ""});
+  for (const std::string& name : gpu_devices()) {
+    CAPTURE(name);
+    const auto gpu = make_kernels({name, 2, ""});
+    Trainer expected = make_trainer(*cpu, config, train), trainer = make_trainer(*gpu, config, train);
+    for (int step = 0; step < 20; ++step) {
+      CAPTURE(step);
+      const StepReport want = expected.step(data), got = trainer.step(data);
+      CHECK(std::abs(got.losses.task - want.losses.task) < 1e-3);
+      CHECK(std::abs(got.losses.mean_spatial() - want.losses.mean_spatial()) < 1e-3);
+      CHECK(std::abs(got.norm - want.norm) < 1e-3 * want.norm);
+    }
+  }
+}
+
 TEST_CASE("training: gradient accumulation adds micro-batches up, a site's alpha is its own") {
   const auto kernels = make_kernels();
   ModelConfig config = nano();
