@@ -6,6 +6,7 @@
 #   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
 #   make lint       formatting, and what the linker must not mix between instruction sets
 #   make test-neon  the kernels on AArch64, run by QEMU
+#   make ptx-check  the kernels' tests on what nvcc makes of them, interpreted
 #
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
@@ -35,7 +36,8 @@ KERNEL_FLAGS := $(if $(DEBUG),,$(if $(SANITIZE),,-O3)) -ffp-contract=fast -fno-m
 
 # The CUDA kernels, compiled as C++: every CUDA thread is a fiber of kernels/simt. With multiply and add
 # contracted, as nvcc does, they give the bits that its code gives.
-SIMT_FLAGS := -x c++ -DTOPOLM_GPU=simt_kernels -Wno-unknown-pragmas -ffp-contract=fast $(if $(findstring x86_64,$(MACHINE)),-mfma)
+TWIN_FLAGS := -DTOPOLM_GPU=simt_kernels -ffp-contract=fast $(if $(findstring x86_64,$(MACHINE)),-mfma)
+SIMT_FLAGS := -x c++ -Wno-unknown-pragmas $(TWIN_FLAGS)
 
 CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
 NVCC  := $(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc))
@@ -133,6 +135,31 @@ test-neon:
 	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
 	qemu-aarch64-static build-neon/kernel_tests
 
+# The PTX that nvcc makes of the kernels, for each architecture shipped; and the kernels' tests on a device that runs
+# both this PTX and the source, in place of the one in kernels/devices.cpp.
+PTX_ARCHITECTURES := 80 90 100 120
+PTX := $(foreach a,$(PTX_ARCHITECTURES),$(patsubst kernels/cuda/%.cu,$(BUILD)/ptx/$a/%.ptx,$(wildcard kernels/cuda/*.cu)))
+define ptx_rule
+$(BUILD)/ptx/$(1)/%.ptx: kernels/cuda/%.cu
+	@mkdir -p $$(@D)
+	$$(NVCC) -std=c++20 -I. -DTOPOLM_GPU=simt_kernels -arch=compute_$(1) -Werror all-warnings -MMD -MP -MF $$@.d -ptx $$< -o $$@
+endef
+$(foreach a,$(PTX_ARCHITECTURES),$(eval $(call ptx_rule,$a)))
+
+$(BUILD)/obj/tests/ptx/%.o: FLAGS += $(TWIN_FLAGS)
+ptx_check_sources = $(filter-out kernels/devices.cpp tests/main.cpp tests/test_simt.cpp tests/test_schedules.cpp \
+  tests/test_parallel.cpp,$(kernel_test_sources)) $(wildcard tests/ptx/*.cpp)
+$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(KERNELS)
+	$(CXX) $(FLAGS) -rdynamic $^ -lfmt -ldl -o $@
+
+ifneq ($(NVCC),)
+ptx-check: $(BUILD)/ptx_check $(PTX)
+	$(BUILD)/ptx_check
+else
+ptx-check:
+	@echo "ptx-check: skipped, there is no nvcc here"
+endif
+
 run-demo: all
 	@TEXT='$(TEXT)' sh tools/demo.sh
 
@@ -142,5 +169,5 @@ lint:
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
-.PHONY: all about demo test setup run-test run-demo test-neon lint clean
+.PHONY: all about demo test setup run-test run-demo test-neon ptx-check lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

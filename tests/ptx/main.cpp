@@ -10,7 +10,7 @@
 #include <filesystem>
 
 #include "engine/error.h"
-#include "kernels/cpu_device.h"
+#include "kernels/cuda/matrix_products.h"
 #include "kernels/kernels.h"
 #include "tests/ptx/check.h"
 

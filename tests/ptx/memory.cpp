@@ -203,7 +203,7 @@ void start_copy(Thread& t, const Instruction& i, uint32_t bytes) {
   if (bytes > size) t.fail(i, fmt::format("a copy of {} bytes reads {}", size, bytes));
   if (from % size) t.fail(i, fmt::format("{} bytes at address {:#x} are not aligned", size, from));
   if (bytes > 0) locate_global(t, i, from, bytes);
-  simt::copy_async(to, reinterpret_cast<const void*>(from), static_cast<int>(size), static_cast<int>(bytes));
+  simt::copy_async(t.site(i), to, reinterpret_cast<const void*>(from), static_cast<int>(size), static_cast<int>(bytes));
 }
 void copy_whole(Thread& t, const Instruction& i) { start_copy(t, i, t.get<uint32_t>(i.at[2])); }
 void copy_part(Thread& t, const Instruction& i) { start_copy(t, i, t.get<uint32_t>(i.at[3])); }
