@@ -138,18 +138,21 @@ test-neon:
 # The PTX that nvcc makes of the kernels, for each architecture shipped; and the kernels' tests on a device that runs
 # both this PTX and the source, in place of the one in kernels/devices.cpp.
 PTX_ARCHITECTURES := 80 90 100 120
-PTX := $(foreach a,$(PTX_ARCHITECTURES),$(patsubst kernels/cuda/%.cu,$(BUILD)/ptx/$a/%.ptx,$(wildcard kernels/cuda/*.cu)))
+PTX := $(foreach a,$(PTX_ARCHITECTURES),$(patsubst %.cu,$(BUILD)/ptx/$a/%.ptx,$(notdir $(wildcard kernels/cuda/*.cu tests/ptx/*.cu))))
 define ptx_rule
-$(BUILD)/ptx/$(1)/%.ptx: kernels/cuda/%.cu
+$(BUILD)/ptx/$(1)/%.ptx: $(2)/%.cu
 	@mkdir -p $$(@D)
 	$$(NVCC) -std=c++20 -I. -DTOPOLM_GPU=simt_kernels -arch=compute_$(1) -Werror all-warnings -MMD -MP -MF $$@.d -ptx $$< -o $$@
 endef
-$(foreach a,$(PTX_ARCHITECTURES),$(eval $(call ptx_rule,$a)))
+$(foreach a,$(PTX_ARCHITECTURES),$(foreach d,kernels/cuda tests/ptx,$(eval $(call ptx_rule,$a,$d))))
 
 $(BUILD)/obj/tests/ptx/%.o: FLAGS += $(TWIN_FLAGS)
 ptx_check_sources = $(filter-out kernels/devices.cpp tests/main.cpp tests/test_simt.cpp tests/test_schedules.cpp \
   tests/test_parallel.cpp,$(kernel_test_sources)) $(wildcard tests/ptx/*.cpp)
-$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(KERNELS)
+$(BUILD)/obj/tests/ptx/%.o: tests/ptx/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
+$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(KERNELS)
 	$(CXX) $(FLAGS) -rdynamic $^ -lfmt -ldl -o $@
 
 ifneq ($(NVCC),)

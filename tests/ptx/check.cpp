@@ -56,6 +56,11 @@ std::vector<Architecture> load_architectures(const std::string& root, const std:
   return architectures;
 }
 
+std::vector<Architecture>& architectures() {
+  static std::vector<Architecture> all;
+  return all;
+}
+
 std::string symbol_of(const void* function) {
   Dl_info info{};
   require(dladdr(function, &info) && info.dli_sname && info.dli_saddr == function,
@@ -68,6 +73,18 @@ std::string demangled(const std::string& symbol) {
       abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, nullptr), &std::free);
   return name ? name.get() : symbol;
 }
+
+namespace {
+
+/// The same bits, or both a NaN, whose sign and payload no processor promises: as floats or as pairs of bf16.
+bool same(uint32_t a, uint32_t b) {
+  const auto is_nan = [](uint32_t bits) { return (bits & 0x7fffffff) > 0x7f800000; };
+  const auto same_bf16 = [&](uint32_t x, uint32_t y) { return x == y || (is_nan(x) && is_nan(y)); };
+  return a == b || (is_nan(a) && is_nan(b)) ||
+         (same_bf16(a << 16, b << 16) && same_bf16(a & 0xffff0000, b & 0xffff0000));
+}
+
+}  // namespace
 
 PtxDevice::PtxDevice(int threads, std::vector<Architecture>& architectures,
                      std::function<void(const std::string&)> differs)
@@ -120,7 +137,7 @@ std::string PtxDevice::difference(const std::vector<unsigned char>& expected) co
       uint32_t got = 0, want = 0;
       std::memcpy(&got, begin + at, bytes);
       std::memcpy(&want, expected.data() + offset + at, bytes);
-      if (got == want) continue;
+      if (same(got, want)) continue;
       if (words++ == 0)
         first = fmt::format("{:08x}, not {:08x}, at byte {} of {}", got, want, at, allocation.what);
       const float distance = std::fabs(std::bit_cast<float>(got) - std::bit_cast<float>(want));

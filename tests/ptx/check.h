@@ -16,7 +16,7 @@ namespace topolm::ptx {
 
 /// What nvcc compiled for one architecture, and what has become of it.
 struct Architecture {
-  std::string name;                                             // compute_90
+  std::string name;                                              // compute_90
   std::map<std::string, std::shared_ptr<const Kernel>> kernels;  // by symbol
   std::set<std::string> launched;
   uint64_t launches = 0, instructions = 0, differences = 0;
@@ -29,6 +29,9 @@ void add_module(Architecture& architecture, const std::string& file, const std::
 
 /// Reads ROOT/80/*.ptx, ROOT/90/*.ptx, ...: all architectures that are there, or the one named.
 std::vector<Architecture> load_architectures(const std::string& root, const std::string& only = "");
+
+/// Those that this program checks.
+std::vector<Architecture>& architectures();
 
 /// The symbol of a function of this program, which must be linked with -rdynamic.
 std::string symbol_of(const void* function);

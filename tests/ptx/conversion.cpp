@@ -25,8 +25,7 @@ void pack(Thread& t, const Instruction& i) {
 template <class Part, int N>
 void unpack(Thread& t, const Instruction& i) {
   const uint64_t whole = t.get<uint64_t>(t.operand(i, N));
-  for (uint32_t n = 0; n < N; ++n)
-    t.set(t.operand(i, n), static_cast<Part>(whole >> 8 * sizeof(Part) * n));
+  for (uint32_t n = 0; n < N; ++n) t.set(t.operand(i, n), static_cast<Part>(whole >> 8 * sizeof(Part) * n));
 }
 
 /// To the register's whole width: it may be wider than the type.
@@ -61,7 +60,8 @@ void round_to_integer(Thread& t, const Instruction& i) {
   const From x = ROUND(t.get<From>(i.at[1]));
   To result;
   if (std::isnan(x))
-    result = sizeof(To) < 8 && sizeof(From) < 8 ? To{0} : static_cast<To>(uint64_t{1} << (8 * sizeof(To) - 1));
+    result =
+        sizeof(To) < 8 && sizeof(From) < 8 ? To{0} : static_cast<To>(uint64_t{1} << (8 * sizeof(To) - 1));
   else if (x >= std::ldexp(From{1}, Limits::digits))
     result = Limits::max();
   else if (x < static_cast<From>(Limits::min()))

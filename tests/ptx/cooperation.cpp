@@ -1,5 +1,5 @@
-// What threads do together, and where they go: barriers, shuffles, votes, tensor cores, branches. Meetings are
-// those of the machine of fibers, which checks that all who must come do.
+// What threads do together, and where they go: barriers, shuffles, votes, tensor cores, branches. Meetings
+// are those of the machine of fibers, which checks that all who must come do.
 #include "engine/error.h"
 #include "kernels/simt/tensor_core.h"
 #include "tests/ptx/instruction.h"
@@ -36,10 +36,18 @@ void resolve_shuffle(void** lanes, uint32_t mask) {
     const int me = static_cast<int>(lane), n = static_cast<int>(b);
     int from = me;
     switch (KIND) {
-      case ShuffleKind::up: from = me - n; break;
-      case ShuffleKind::down: from = me + n; break;
-      case ShuffleKind::exclusive_or: from = me ^ n; break;
-      case ShuffleKind::index: from = first | static_cast<int>(b & ~segment); break;
+      case ShuffleKind::up:
+        from = me - n;
+        break;
+      case ShuffleKind::down:
+        from = me + n;
+        break;
+      case ShuffleKind::exclusive_or:
+        from = me ^ n;
+        break;
+      case ShuffleKind::index:
+        from = first | static_cast<int>(b & ~segment);
+        break;
     }
     mine->inside = KIND == ShuffleKind::up ? from >= last : from <= last;
     if (!mine->inside) from = me;
@@ -92,9 +100,7 @@ void multiply_matrices(Thread& t, const Instruction& i) {
 
 // ---- branches
 
-void branch(Thread& t, const Instruction& i) {
-  t.next = t.execution.kernel->code.data() + i.offset;
-}
+void branch(Thread& t, const Instruction& i) { t.next = t.execution.kernel->code.data() + i.offset; }
 /// brx.idx: the operands behind the index are where to go.
 void branch_indexed(Thread& t, const Instruction& i) {
   const uint32_t index = t.get<uint32_t>(i.at[0]);

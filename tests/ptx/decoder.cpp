@@ -26,9 +26,10 @@ const Table& known_opcodes() {
 
 /// "ld.global.nc.f32" without what changes nothing where there are no caches and threads take turns.
 std::string without_hints(const std::string& opcode) {
-  constexpr std::array kHints = {"nc", "ca", "cg",       "cs",   "lu",      "cv",  "wb",
+  constexpr std::array kHints = {"nc", "ca",  "cg",       "cs",   "lu",      "cv",  "wb",
                                  "wt", "gpu", "volatile", "weak", "relaxed", "cta", "sys"};
-  const bool is_copy = opcode.rfind("cp.", 0) == 0;  // its .ca and .cg are kept: not every size goes with both
+  const bool is_copy =
+      opcode.rfind("cp.", 0) == 0;  // its .ca and .cg are kept: not every size goes with both
   std::istringstream in(opcode);
   std::string result;
   for (std::string word; std::getline(in, word, '.');) {
@@ -184,7 +185,8 @@ class Decoder {
     if (operands != kAnyNumber && slots.size() != static_cast<size_t>(operands))
       unknown(fmt::format("{} operands where {} are known", slots.size(), operands));
     i.execute = handler;
-    for (size_t n = 0; n < std::min(slots.size(), std::size(i.at)); ++n) i.at[n] = static_cast<Slot>(slots[n]);
+    for (size_t n = 0; n < std::min(slots.size(), std::size(i.at)); ++n)
+      i.at[n] = static_cast<Slot>(slots[n]);
     i.all = static_cast<uint32_t>(kernel_->operands.size());
     kernel_->operands.insert(kernel_->operands.end(), slots.begin(), slots.end());
     kernel_->code.push_back(i);

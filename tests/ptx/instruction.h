@@ -1,4 +1,5 @@
-// What the interpreter executes: statements whose opcode has become a function and whose operands are indices.
+// What the interpreter executes: statements whose opcode has become a function and whose operands are
+// indices.
 #pragma once
 
 #include <atomic>
@@ -18,8 +19,8 @@ using Handler = void (*)(Thread&, const Instruction&);
 
 struct Instruction {
   Handler execute;
-  Slot at[4];        // the first operands as written; an address is its base
-  Slot guard;        // executed where the guard is `wanted`
+  Slot at[4];  // the first operands as written; an address is its base
+  Slot guard;  // executed where the guard is `wanted`
   bool wanted;
   uint8_t elements;  // of the vector that is loaded or stored
   int32_t offset;    // the address'; of a branch, the instruction to go to
@@ -30,9 +31,9 @@ struct Instruction {
 struct Kernel : ParsedKernel {
   std::vector<Instruction> code;
   std::vector<uint32_t> operands;
-  std::vector<simt::Site> sites;    // of each instruction
-  std::vector<uint32_t> origins;    // of each instruction: the index of its statement
-  std::vector<bool> shared_bytes;   // true where a static array lies
+  std::vector<simt::Site> sites;   // of each instruction
+  std::vector<uint32_t> origins;   // of each instruction: the index of its statement
+  std::vector<bool> shared_bytes;  // true where a static array lies
 };
 
 /// Throws Error naming file, line and text of a statement that the interpreter does not know.
@@ -71,9 +72,7 @@ struct Thread {
 
   bool holds(Slot predicate) const { return registers[predicate] & 1; }
 
-  size_t index(const Instruction& i) const {
-    return static_cast<size_t>(&i - execution.kernel->code.data());
-  }
+  size_t index(const Instruction& i) const { return static_cast<size_t>(&i - execution.kernel->code.data()); }
   const simt::Site& site(const Instruction& i) const { return execution.kernel->sites[index(i)]; }
   /// An operand beyond the fourth.
   Slot operand(const Instruction& i, uint32_t n) const {
@@ -99,7 +98,10 @@ void add_cooperation(Table& table);
 
 template <class T>
 std::string type_name() {
-  return (std::is_floating_point_v<T> ? "f" : std::is_signed_v<T> ? "s" : "u") + std::to_string(8 * sizeof(T));
+  return (std::is_floating_point_v<T> ? "f"
+          : std::is_signed_v<T>       ? "s"
+                                      : "u") +
+         std::to_string(8 * sizeof(T));
 }
 
 template <class... T, class F>

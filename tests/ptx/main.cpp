@@ -1,4 +1,5 @@
-// ptx_check: the kernels' tests, with every launch run from its source and from the PTX of every architecture.
+// ptx_check: the kernels' tests, with every launch run from its source and from the PTX of every
+// architecture.
 //   ptx_check [--arch 90] [doctest's flags]     $TOPOLM_PTX is where the PTX lies: ptx/ beside the program
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
@@ -21,15 +22,11 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
                                           std::unique_ptr<MatrixProducts> products);
 }
 
-namespace {
-std::vector<ptx::Architecture> architectures;
-}
-
 // This program has no kernels/devices.cpp: its simt is the device that checks, with its own matrix products.
 std::vector<std::string> gpu_devices() { return {"simt"}; }
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
   return simt_kernels::make_gpu_kernels(
-      std::make_unique<ptx::PtxDevice>(options.threads, architectures,
+      std::make_unique<ptx::PtxDevice>(options.threads, ptx::architectures(),
                                        [](const std::string& what) { FAIL_CHECK(what); }),
       nullptr);
 }
@@ -41,7 +38,7 @@ using namespace topolm;
 // Last, see main().
 TEST_SUITE("~") {
   TEST_CASE("every kernel was launched on every architecture") {
-    for (const auto& architecture : architectures)
+    for (const auto& architecture : ptx::architectures())
       for (const auto& [symbol, kernel] : architecture.kernels)
         if (!architecture.launched.count(symbol))
           FAIL_CHECK(architecture.name << ": no test launches " << ptx::demangled(symbol));
@@ -54,10 +51,10 @@ namespace {
 struct Summary : doctest::IReporter {
   explicit Summary(const doctest::ContextOptions&) {}
   void test_run_end(const doctest::TestRunStats&) override {
-    for (const auto& a : architectures)
+    for (const auto& a : ptx::architectures())
       fmt::print("{:<12} {:>3} of {} kernels run, {} launches, {:.1f} million instructions, {} differences\n",
-                 a.name, a.launched.size(), a.kernels.size(), a.launches, static_cast<double>(a.instructions) * 1e-6,
-                 a.differences);
+                 a.name, a.launched.size(), a.kernels.size(), a.launches,
+                 static_cast<double>(a.instructions) * 1e-6, a.differences);
     std::fflush(stdout);
   }
   void report_query(const doctest::QueryData&) override {}
@@ -82,7 +79,7 @@ int main(int argc, char** argv) {
     for (int i = 1; i + 1 < argc; ++i)
       if (std::strcmp(argv[i], "--arch") == 0) only = argv[i + 1];
     const char* const root = std::getenv("TOPOLM_PTX");
-    architectures = ptx::load_architectures(
+    ptx::architectures() = ptx::load_architectures(
         root ? root : (std::filesystem::path(argv[0]).parent_path() / "ptx").string(), only);
     setenv("TOPOLM_DEVICE", "simt", 1);
     doctest::Context context(argc, argv);

@@ -21,7 +21,8 @@ std::string name(Space space) {
   return kNames[static_cast<int>(space)];
 }
 
-[[noreturn]] void outside(const Thread& t, const Instruction& i, Space space, uint64_t address, size_t bytes) {
+[[noreturn]] void outside(const Thread& t, const Instruction& i, Space space, uint64_t address,
+                          size_t bytes) {
   t.fail(i, fmt::format("{} bytes at {} address {:#x} are outside of every {}", bytes, name(space), address,
                         space == Space::global ? "allocation" : "array"));
 }
@@ -42,7 +43,8 @@ unsigned char* locate_global(Thread& t, const Instruction& i, uint64_t address, 
 unsigned char* locate_shared(const Thread& t, const Instruction& i, uint32_t address, size_t bytes) {
   const Kernel& kernel = *t.execution.kernel;
   const uint64_t last = uint64_t{address} + bytes - 1;
-  const bool is_static = last < kernel.shared_bytes.size() && kernel.shared_bytes[address] && kernel.shared_bytes[last];
+  const bool is_static =
+      last < kernel.shared_bytes.size() && kernel.shared_bytes[address] && kernel.shared_bytes[last];
   const bool is_dynamic = address >= kernel.dynamic_shared && last < t.execution.shared_end;
   if (!is_static && !is_dynamic) outside(t, i, Space::shared, address, bytes);
   return simt::this_block.dynamic_shared + address;
@@ -203,7 +205,8 @@ void start_copy(Thread& t, const Instruction& i, uint32_t bytes) {
   if (bytes > size) t.fail(i, fmt::format("a copy of {} bytes reads {}", size, bytes));
   if (from % size) t.fail(i, fmt::format("{} bytes at address {:#x} are not aligned", size, from));
   if (bytes > 0) locate_global(t, i, from, bytes);
-  simt::copy_async(t.site(i), to, reinterpret_cast<const void*>(from), static_cast<int>(size), static_cast<int>(bytes));
+  simt::copy_async(t.site(i), to, reinterpret_cast<const void*>(from), static_cast<int>(size),
+                   static_cast<int>(bytes));
 }
 void copy_whole(Thread& t, const Instruction& i) { start_copy(t, i, t.get<uint32_t>(i.at[2])); }
 void copy_part(Thread& t, const Instruction& i) { start_copy(t, i, t.get<uint32_t>(i.at[3])); }

@@ -262,8 +262,8 @@ class KernelParser {
     const size_t plus = text.find_first_of("+-");
     const std::string name = trimmed(text.substr(0, plus));
     if (plus != std::string::npos)
-      o.offset = static_cast<int32_t>(
-          std::strtol(text.c_str() + plus + (text[plus] == '+' ? 1 : 0), nullptr, 0));
+      o.offset =
+          static_cast<int32_t>(std::strtol(text.c_str() + plus + (text[plus] == '+' ? 1 : 0), nullptr, 0));
     if (!name.empty() && is_digit(name[0])) {
       o.slot = constant_slot(immediate(name));
       return o;
@@ -289,7 +289,8 @@ class KernelParser {
   }
 
   uint64_t immediate(const std::string& text) const {
-    const bool floating = text.size() > 2 && text[0] == '0' && std::string("fFdD").find(text[1]) != std::string::npos;
+    const bool floating =
+        text.size() > 2 && text[0] == '0' && std::string("fFdD").find(text[1]) != std::string::npos;
     char* end = nullptr;
     const uint64_t value = floating         ? std::strtoull(text.c_str() + 2, &end, 16)
                            : text[0] == '-' ? static_cast<uint64_t>(std::strtoll(text.c_str(), &end, 0))
@@ -346,8 +347,9 @@ std::vector<ParsedKernel> parse(const std::string& file, const std::string& orig
       const std::string body = text.substr(brace + 1, next - brace - 2);
       for (const auto& v : shared)
         if (body.find(v.name) != std::string::npos) parser.shared(v);
-      parser.body(body, line + static_cast<int>(std::count(text.begin() + static_cast<ptrdiff_t>(i),
-                                                           text.begin() + static_cast<ptrdiff_t>(brace), '\n')),
+      parser.body(body,
+                  line + static_cast<int>(std::count(text.begin() + static_cast<ptrdiff_t>(i),
+                                                     text.begin() + static_cast<ptrdiff_t>(brace), '\n')),
                   dynamic_shared);
       kernels.push_back(parser.take());
       kernels.back().text = text.substr(open, next - open);
@@ -359,8 +361,8 @@ std::vector<ParsedKernel> parse(const std::string& file, const std::string& orig
                !starts_with(head, ".address_size")) {
       fail("{}:{}: cannot read '{}'", file, line, trimmed(head));
     }
-    line += static_cast<int>(
-        std::count(text.begin() + static_cast<ptrdiff_t>(i), text.begin() + static_cast<ptrdiff_t>(next), '\n'));
+    line += static_cast<int>(std::count(text.begin() + static_cast<ptrdiff_t>(i),
+                                        text.begin() + static_cast<ptrdiff_t>(next), '\n'));
     i = next;
   }
   return kernels;

@@ -13,8 +13,8 @@ namespace topolm::ptx {
 using Slot = uint16_t;
 
 /// Slot 0 is always true, the guard of statements that have none; these follow.
-constexpr const char* kSpecialRegisters[] = {"%tid.x",   "%tid.y",   "%tid.z",   "%ntid.x",   "%ntid.y",
-                                             "%ntid.z",  "%ctaid.x", "%ctaid.y", "%ctaid.z",  "%nctaid.x",
+constexpr const char* kSpecialRegisters[] = {"%tid.x",    "%tid.y",    "%tid.z",   "%ntid.x",  "%ntid.y",
+                                             "%ntid.z",   "%ctaid.x",  "%ctaid.y", "%ctaid.z", "%nctaid.x",
                                              "%nctaid.y", "%nctaid.z", "%laneid"};
 constexpr Slot kAlways = 0, kFirstSpecial = 1;
 
@@ -26,9 +26,9 @@ struct Operand {
     label,
   };
   Kind kind = Kind::value;
-  Slot slot = 0;            // the value; the address' base
-  bool negated = false;     // !%p1
-  int32_t offset = 0;       // the address'
+  Slot slot = 0;         // the value; the address' base
+  bool negated = false;  // !%p1
+  int32_t offset = 0;    // the address'
   std::vector<Operand> list;
   std::string label;
 };
@@ -50,11 +50,11 @@ struct ParsedKernel {
   std::string name, file;
   std::string text;  // from its name to its closing brace
   std::vector<Interval> parameters;
-  std::vector<Interval> shared;      // static arrays, with gaps between them
-  uint32_t dynamic_shared = 0;     // where the dynamic array begins, behind them
+  std::vector<Interval> shared;  // static arrays, with gaps between them
+  uint32_t dynamic_shared = 0;   // where the dynamic array begins, behind them
   uint32_t local_bytes = 0;
-  uint32_t max_threads = 1024;     // a block, as __launch_bounds__ promised the compiler
-  std::vector<uint64_t> image;     // a thread's register file before it starts
+  uint32_t max_threads = 1024;  // a block, as __launch_bounds__ promised the compiler
+  std::vector<uint64_t> image;  // a thread's register file before it starts
   std::vector<Statement> statements;
   std::map<std::string, size_t> labels;  // the statement that follows
   std::map<std::string, std::vector<std::string>> branch_tables;
