@@ -11,6 +11,7 @@
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
 #   DEBUG=1         -O0 with full debug information
+#   ARCH="80 90"    compute capabilities to compile CUDA for   NVCC=     no CUDA, even where nvcc is found
 
 CXX      ?= g++
 BUILD    ?= build
@@ -40,20 +41,38 @@ TWIN_FLAGS := -DTOPOLM_GPU=simt_kernels -ffp-contract=fast $(if $(findstring x86
 SIMT_FLAGS := -x c++ -Wno-unknown-pragmas $(TWIN_FLAGS)
 
 CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
-NVCC  := $(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc))
+
+# CUDA where nvcc is found, for this machine's own kind. Code for each architecture, and PTX that newer and
+# other GPUs compile as they start: of the oldest for those between (11.0), of the newest for those to come.
+# Sanitizers do not see what nvcc makes: their build does without.
+NATIVE := $(if $(SANITIZE),,$(filter $(shell uname -m)-%,$(MACHINE)))
+NVCC   := $(if $(NATIVE),$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
+ifneq ($(NVCC),)
+  ARCH       ?= $(filter $(subst compute_,,$(shell $(NVCC) --list-gpu-arch)),80 90 100 120)
+  CUDA       := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+  PTX        := $(firstword $(ARCH)) $(lastword $(ARCH))
+  GENCODE     = $(foreach a,$(ARCH),-gencode arch=compute_$a,code=[sm_$a$(if $(filter $a,$(PTX)),$(comma)compute_$a)])
+  NVCC_FLAGS  = -std=c++20 -I. -DTOPOLM_GPU=cuda_kernels -O3 -lineinfo $(GENCODE) -Xcompiler -Wall,-Wextra \
+                $(if $(WERROR),-Werror all-warnings -Xptxas -warn-spills$(comma)-warn-lmem-usage)
+  CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard kernels/cuda/*.cu)) \
+                  $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,cuda_device cublaslt)
+  # The runtime is linked into the programs: they start where CUDA was never installed.
+  LIBS += $(addprefix -L,$(wildcard $(CUDA)/lib64 $(CUDA)/lib)) -lcudart_static -ldl -lrt
+endif
 
 # NVTX is a header of the CUDA toolkit; profilers bring the rest.
-NVTX_INCLUDE := $(patsubst %/nvtx3/nvToolsExt.h,%,$(wildcard $(NVCC:/bin/nvcc=/include/nvtx3/nvToolsExt.h)))
+NVTX_INCLUDE := $(patsubst %/nvtx3/nvToolsExt.h,%,$(if $(NVCC),$(wildcard $(CUDA)/include/nvtx3/nvToolsExt.h)))
 ifneq ($(NVTX_INCLUDE),)
   $(BUILD)/obj/engine/nvtx.o: FLAGS += -DTOPOLM_NVTX -isystem $(NVTX_INCLUDE)
   $(BUILD)/obj/tests/test_nvtx.o: FLAGS += -DTOPOLM_NVTX -DTOPOLM_BUILD='"$(BUILD)"'
   NVTX_RECORDER := $(BUILD)/nvtx_recorder.so
 endif
 
+CUDA_CPP := kernels/cuda/gpu_device.cpp kernels/cuda/plan_cache.cpp
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
+LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
-KERNELS  := $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
+KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
@@ -70,7 +89,8 @@ all: about $(PROGRAMS) $(HELPERS)
 
 about:
 	@echo "compiler   $(CXX) $$($(CXX) -dumpversion 2>/dev/null || echo 'not found: run make setup') for $(MACHINE)"
-	@echo "kernels    cpu: $(ISAS)$(if $(NVCC), (nvcc is here; there are no CUDA kernels yet))"
+	@echo "kernels    cpu: $(ISAS); simt"
+	@echo "cuda       $(if $(NVCC),$(NVCC) $$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for $(ARCH),no nvcc: programs without the device cuda)"
 	@echo "figures    $(if $(CAIRO),cairo,no cairo: build/report prints tables only; make setup installs it)"
 	@echo "threads    $$(nproc)"
 
@@ -104,6 +124,18 @@ $(BUILD)/obj/kernels/simt/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
 
+# What CUDA is compiled for is in a file, so that another ARCH, or NVCC= after a build with it, compiles again.
+$(BUILD)/cuda.arch: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(ARCH)' | cmp -s - $@ || echo '$(NVCC) $(ARCH)' >$@
+$(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(BUILD)/cuda.arch
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/obj/kernels/devices.o: $(BUILD)/cuda.arch
+ifneq ($(NVCC),)
+$(patsubst %,$(BUILD)/obj/kernels/%.o,devices cuda/cuda_device cuda/cublaslt): FLAGS += -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
+endif
+
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
 $(BUILD)/obj/%.o: %.cpp
 	@mkdir -p $(@D)
@@ -123,11 +155,12 @@ run-test: all $(BUILD)/tests $(NVTX_RECORDER)
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
-kernel_test_sources = $(wildcard kernels/*.cpp kernels/cuda/gpu_device.cpp kernels/simt/*.cpp) $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) \
+kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp \
+  $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(NVCC),kernels/cuda/plan_cache.cpp engine/file.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
-  test_elementwise test_optimizer test_parallel test_spatial_loss)
+  test_elementwise test_optimizer test_parallel test_sample test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
-	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ -lfmt -o $@
+	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(NVCC),$(LIBS),-lfmt) -o $@
 
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
@@ -135,29 +168,28 @@ test-neon:
 	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
 	qemu-aarch64-static build-neon/kernel_tests
 
-# The PTX that nvcc makes of the kernels, for each architecture shipped; and the kernels' tests on a device that runs
-# both this PTX and the source, in place of the one in kernels/devices.cpp.
-PTX_ARCHITECTURES := 80 90 100 120
-PTX := $(foreach a,$(PTX_ARCHITECTURES),$(patsubst %.cu,$(BUILD)/ptx/$a/%.ptx,$(notdir $(wildcard kernels/cuda/*.cu tests/ptx/*.cu))))
+# The PTX that nvcc makes of the kernels for each architecture; and the kernels' tests on a device that runs both
+# this PTX and the source, in place of the devices of kernels/devices.cpp.
 define ptx_rule
 $(BUILD)/ptx/$(1)/%.ptx: $(2)/%.cu
 	@mkdir -p $$(@D)
-	$$(NVCC) -std=c++20 -I. -DTOPOLM_GPU=simt_kernels -arch=compute_$(1) -Werror all-warnings -MMD -MP -MF $$@.d -ptx $$< -o $$@
+	$$(NVCC) -std=c++20 -I. -DTOPOLM_GPU=simt_kernels -arch=compute_$(1) -Werror all-warnings -MMD -MP -MF $$(@:.ptx=.d) -ptx $$< -o $$@
 endef
-$(foreach a,$(PTX_ARCHITECTURES),$(foreach d,kernels/cuda tests/ptx,$(eval $(call ptx_rule,$a,$d))))
+$(foreach a,$(ARCH),$(foreach d,kernels/cuda tests/ptx,$(eval $(call ptx_rule,$a,$d))))
 
 $(BUILD)/obj/tests/ptx/%.o: FLAGS += $(TWIN_FLAGS)
-ptx_check_sources = $(filter-out kernels/devices.cpp tests/main.cpp tests/test_simt.cpp tests/test_schedules.cpp \
-  tests/test_parallel.cpp,$(kernel_test_sources)) $(wildcard tests/ptx/*.cpp)
 $(BUILD)/obj/tests/ptx/%.o: tests/ptx/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
-$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(KERNELS)
+# Of the tests those of the operations.
+ptx_check_sources = $(wildcard tests/ptx/*.cpp) $(filter-out kernels/devices.cpp $(patsubst %,tests/%.cpp,main \
+  test_parallel test_schedules test_simt),$(kernel_test_sources))
+$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(filter-out $(CUDA_KERNELS),$(KERNELS))
 	$(CXX) $(FLAGS) -rdynamic $^ -lfmt -ldl -o $@
 
 ifneq ($(NVCC),)
-ptx-check: $(BUILD)/ptx_check $(PTX)
-	$(BUILD)/ptx_check
+ptx-check: $(BUILD)/ptx_check $(foreach a,$(ARCH),$(patsubst %.cu,$(BUILD)/ptx/$a/%.ptx,$(notdir $(wildcard kernels/cuda/*.cu tests/ptx/*.cu))))
+	$(BUILD)/ptx_check --arch "$(ARCH)"
 else
 ptx-check:
 	@echo "ptx-check: skipped, there is no nvcc here"
@@ -172,5 +204,6 @@ lint:
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
-.PHONY: all about demo test setup run-test run-demo test-neon ptx-check lint clean
+FORCE:
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon ptx-check lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -20,6 +20,9 @@ class DataLoader {
   /// Fills tokens and targets, both [batch, time]. Processes that share a step use different micro steps.
   void batch(int64_t step, int64_t micro_step, std::span<int32_t> tokens, std::span<int32_t> targets) const;
 
+  /// Whether both give the same batches of the same stream.
+  bool operator==(const DataLoader&) const = default;
+
  private:
   TokenFile data_;
   int64_t batch_, time_;

@@ -1,11 +1,22 @@
 // A device: where memory lies and in which order work on it happens. It knows no operation.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/tensor.h"
 
 namespace topolm {
+
+/// What a device keeps of operations that are issued again and again. Whoever issues them owns it; it must go
+/// before the device does.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
 
 class Device {
  public:
@@ -27,6 +38,15 @@ class Device {
 
   /// Returns when every operation issued so far has finished.
   virtual void synchronize() = 0;
+
+  /// Runs the operations that `issue` issues. A device may record them in `recording`, empty at first, and
+  /// run the recording instead when it is called again with an equal `key`: what differs from call to call
+  /// must lie in device memory, or in the key. `issue` may not upload, download, allocate or synchronize.
+  virtual void replay(std::unique_ptr<Recording>& recording, const std::vector<int64_t>& key,
+                      const std::function<void()>& issue) {
+    (void)recording, (void)key;
+    issue();
+  }
 };
 
 }  // namespace topolm

@@ -29,6 +29,11 @@ class TokenFile {
   /// The largest token, -1 without any; the vocabulary must be larger. Reads everything once, then remembers.
   int32_t max_token() const;
 
+  /// Whether both are the same part of the same mapped file.
+  bool operator==(const TokenFile& other) const {
+    return tokens_.data() == other.tokens_.data() && tokens_.size() == other.tokens_.size();
+  }
+
   /// "raw uint16" or "llm.c shard".
   const std::string& format() const { return format_; }
   const fs::path& path() const { return file_->path(); }

@@ -58,9 +58,11 @@ CpuDevice::CpuDevice(const char* isa, int threads) : isa_(isa), threads_(threads
 CpuDevice::~CpuDevice() = default;
 std::string CpuDevice::name() const { return "cpu"; }
 void CpuDevice::synchronize() {}
+void CpuDevice::explain(const std::string& why) { why_ = " (" + why + ")"; }
 
 std::string CpuDevice::description() const {
-  return fmt::format("cpu: {}, {} thread{}, {}", cpu_model(), threads_, threads_ == 1 ? "" : "s", isa_);
+  return fmt::format("cpu{}: {}, {} thread{}, {}", why_, cpu_model(), threads_, threads_ == 1 ? "" : "s",
+                     isa_);
 }
 
 void* CpuDevice::allocate(size_t bytes, const std::string& what) {

@@ -20,9 +20,11 @@ class CpuDevice final : public Device {
   void upload(const Tensor& to, const void* from) override;
   void download(void* to, const Tensor& from) override;
   void synchronize() override;
+  /// Adds to the description why it is this device: "no CUDA driver".
+  void explain(const std::string& why);
 
  private:
-  std::string isa_;
+  std::string isa_, why_;
   int threads_;
 };
 

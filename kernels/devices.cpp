@@ -5,6 +5,10 @@
 #include "kernels/cpu_device.h"
 #include "kernels/simt/simt_device.h"
 #include "kernels/simt/simt_products.h"
+#if defined(TOPOLM_CUDA)
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/cuda_device.h"
+#endif
 
 namespace topolm {
 
@@ -13,14 +17,61 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
                                           std::unique_ptr<MatrixProducts> products);
 }
 
-std::vector<std::string> gpu_devices() { return {"simt"}; }
+#if defined(TOPOLM_CUDA)
+
+namespace cuda_kernels {
+std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
+                                          std::unique_ptr<MatrixProducts> products);
+}
+
+namespace {
+
+std::unique_ptr<Kernels> make_cuda_kernels() {
+  if (const std::string why = why_no_cuda(); !why.empty())
+    fail("--device cuda cannot be used: {}; see what nvidia-smi says, or choose --device cpu", why);
+  auto device = std::make_unique<CudaDevice>();
+  auto products = make_cublaslt_products(*device);
+  return cuda_kernels::make_gpu_kernels(std::move(device), std::move(products));
+}
+
+}  // namespace
+
+#else
+
+namespace {
+
+std::string why_no_cuda() { return "built without CUDA"; }
+
+std::unique_ptr<Kernels> make_cuda_kernels() {
+  fail(
+      "--device cuda cannot be used: this program was built without CUDA; install NVIDIA's CUDA toolkit and "
+      "run make again, or choose --device cpu");
+}
+
+}  // namespace
+
+#endif
+
+std::vector<std::string> gpu_devices() {
+  std::vector<std::string> devices = {"simt"};
+  if (why_no_cuda().empty()) devices.push_back("cuda");
+  return devices;
+}
 
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
-  if (options.name == "auto" || options.name == "cpu") return make_cpu_kernels(options);
+  if (options.name == "auto") {
+    const std::string why = why_no_cuda();
+    if (why.empty()) return make_cuda_kernels();
+    auto kernels = make_cpu_kernels(options);
+    static_cast<CpuDevice&>(kernels->device()).explain(why);
+    return kernels;
+  }
+  if (options.name == "cpu") return make_cpu_kernels(options);
+  if (options.name == "cuda") return make_cuda_kernels();
   if (options.name == "simt")
     return simt_kernels::make_gpu_kernels(std::make_unique<SimtDevice>(options.threads),
                                           make_simt_products(options));
-  fail("there is no device '{}'; choose auto, cpu or simt", options.name);
+  fail("there is no device '{}'; choose auto, cpu, cuda or simt", options.name);
 }
 
 }  // namespace topolm

@@ -158,6 +158,9 @@ class Kernels {
   /// when the largest logit is not finite.
   virtual void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
                       const Sampling& sampling) = 0;
+
+  /// The algorithms chosen so far for matrix products, as JSON; empty on a device that does not choose.
+  virtual std::string matrix_plans() const { return ""; }
 };
 
 /// The rows of a batch sorted by token, rows of one token ascending: what embedding_backward adds up.
@@ -165,7 +168,7 @@ std::vector<int32_t> token_order(std::span<const int32_t> tokens);
 
 /// What a device is made from.
 struct DeviceOptions {
-  std::string name = "auto";  // auto, cpu, simt
+  std::string name = "auto";  // auto (cuda, else cpu), cpu, cuda, simt
   int threads = 0;            // 0: all CPUs
   std::string isa;            // CPU instruction set; empty: the best this CPU has, or $TOPOLM_CPU_ISA
 };

@@ -1,6 +1,7 @@
 #include "kernels/sampling.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -16,25 +17,41 @@ void Sampling::check() const {
   require(min_p >= 0 && min_p <= 1, "--min-p {} must lie in [0, 1]", min_p);
 }
 
+float sampling_scale(double temperature) {
+  constexpr double kLog2E = 1.4426950408889634;
+  return static_cast<float>(std::min(kLog2E / temperature, double{FLT_MAX}));
+}
+
 int32_t sample(std::span<const float> logits, const Sampling& config, double uniform) {
   const auto best = std::max_element(logits.begin(), logits.end());
-  if (best == logits.end() || !std::isfinite(*best)) return -1;
+  if (best == logits.end() || !std::isfinite(*best) ||
+      std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); }))
+    return -1;
   if (config.temperature == 0) return static_cast<int32_t>(best - logits.begin());
 
   struct Candidate {
     int32_t id;
-    double p;  // relative to the best token's
+    float p;  // relative to the best token's
+    uint64_t weight;
   };
   std::vector<Candidate> candidates(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i)
-    candidates[i] = {static_cast<int32_t>(i),
-                     std::exp((static_cast<double>(logits[i]) - *best) / config.temperature)};
+  const float scale = sampling_scale(config.temperature);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float p = relative_probability(logits[i], *best, scale);
+    candidates[i] = {static_cast<int32_t>(i), p, sampling_weight(p)};
+  }
   const auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.p != b.p ? a.p > b.p : a.id < b.id;
   };
-  const auto sum = [&] {
-    return std::accumulate(candidates.begin(), candidates.end(), 0.0,
-                           [](double total, const Candidate& c) { return total + c.p; });
+  const auto total = [&] {
+    return std::accumulate(candidates.begin(), candidates.end(), uint64_t{0},
+                           [](uint64_t sum, const Candidate& c) { return sum + c.weight; });
+  };
+  // The first candidate at which the running sum of weights reaches `wanted`.
+  const auto reached = [&](uint64_t wanted) {
+    uint64_t sum = 0;
+    return std::find_if(candidates.begin(), candidates.end(),
+                        [&](const Candidate& c) { return (sum += c.weight) >= wanted; });
   };
   if (const auto k = static_cast<size_t>(config.top_k); k > 0 && k < candidates.size()) {
     std::nth_element(candidates.begin(), candidates.begin() + config.top_k, candidates.end(), likelier);
@@ -42,17 +59,12 @@ int32_t sample(std::span<const float> logits, const Sampling& config, double uni
   }
   if (config.top_p < 1) {
     std::sort(candidates.begin(), candidates.end(), likelier);
-    const double wanted = config.top_p * sum();
-    double kept = 0;
-    const auto end = std::find_if(candidates.begin(), candidates.end(),
-                                  [&](const Candidate& c) { return (kept += c.p) >= wanted; });
-    if (end != candidates.end()) candidates.erase(end + 1, candidates.end());
+    candidates.erase(reached(top_p_weight(total(), config.top_p)) + 1, candidates.end());
   }
   std::erase_if(candidates, [&](const Candidate& c) { return c.p < config.min_p; });
-  double target = uniform * sum();
-  for (const Candidate& c : candidates)
-    if ((target -= c.p) < 0) return c.id;
-  return candidates.back().id;  // rounding left a crumb
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  return reached(drawn_weight(total(), uniform))->id;
 }
 
 std::vector<int32_t> token_order(std::span<const int32_t> tokens) {

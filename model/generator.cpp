@@ -1,6 +1,7 @@
 #include "model/generator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "engine/error.h"
@@ -15,12 +16,10 @@ Generator::Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, 
       weights_(kernels, config_, dtype),
       arena_(kernels.device(), "the generator"),
       keys_(static_cast<size_t>(config_.n_layer)),
-      values_(keys_.size()),
-      host_logits_(static_cast<size_t>(config_.vocab_size)) {
+      values_(keys_.size()) {
   load_weights(checkpoint, config_, kernels.device(), weights_);
   const int64_t rows = std::min<int64_t>(prefill, config_.block_size), c = config_.n_embd;
-  arena_.add(position_, "position", DType::i32, {1});
-  arena_.add(tokens_, "tokens", DType::i32, {rows, 1});
+  arena_.add(input_, "position and tokens", DType::i32, {1 + rows, 1});
   arena_.add(residual_, "residual", DType::f32, {rows, c});
   arena_.add(branch_, "branch", DType::f32, {rows, c});
   arena_.add(norm_, "norm", dtype, {rows, c});
@@ -30,6 +29,8 @@ Generator::Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, 
   arena_.add(attention_, "attention", dtype, {rows, c});
   arena_.add(hidden_, "hidden", dtype, {rows, 4 * c});
   arena_.add(logits_, "logits", DType::f32, {1, config_.vocab_size});
+  arena_.add(uniform_, "uniform", DType::f32, {1});
+  arena_.add(token_, "token", DType::i32, {1});
   for (Tensor& t : keys_) arena_.add(t, "keys", dtype, {config_.block_size, c});
   for (Tensor& t : values_) arena_.add(t, "values", dtype, {config_.block_size, c});
   arena_.commit();
@@ -37,9 +38,10 @@ Generator::Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, 
 
 void Generator::reset() { history_.clear(); }
 
-std::span<const float> Generator::append(std::span<const int32_t> tokens) {
+void Generator::append(std::span<const int32_t> tokens) {
   require(!tokens.empty(), "the generator needs at least one token to continue from");
-  const size_t context = static_cast<size_t>(config_.block_size), step = static_cast<size_t>(tokens_.rows());
+  const size_t context = static_cast<size_t>(config_.block_size),
+               step = static_cast<size_t>(residual_.rows());
   for (size_t i = 0; i < tokens.size();) {
     if (history_.size() == context) {
       const std::vector<int32_t> newer(history_.end() - static_cast<ptrdiff_t>(context / 2), history_.end());
@@ -50,31 +52,55 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
     process(tokens.subspan(i, count));
     i += count;
   }
-  kernels_.device().synchronize();
-  kernels_.device().download(host_logits_.data(), logits_);
-  return host_logits_;
+}
+
+int32_t Generator::next(const Sampling& sampling, double uniform, int64_t known) {
+  // What is nearly 1 may not round to it.
+  const float below_one = std::min(static_cast<float>(uniform), std::nextafter(1.0f, 0.0f));
+  int32_t token = -1;
+  kernels_.device().upload(uniform_, &below_one);
+  kernels_.sample(token_, {logits_.data, DType::f32, {std::min(known, logits_.cols())}}, uniform_, sampling);
+  kernels_.device().download(&token, token_);
+  require(token >= 0, "the model's logits are not finite; its weights are damaged");
+  return token;
+}
+
+std::vector<float> Generator::logits() {
+  std::vector<float> logits(static_cast<size_t>(logits_.elements()));
+  kernels_.device().download(logits.data(), logits_);
+  return logits;
 }
 
 void Generator::process(std::span<const int32_t> tokens) {
-  const auto m = std::ssize(tokens), c = int64_t{config_.n_embd};
-  const auto position = static_cast<int32_t>(history_.size());
-  const Range range(m == 1 ? "token" : "prefill", position);
+  const Range range(tokens.size() == 1 ? "token" : "prefill", std::ssize(history_));
+  std::vector<int32_t> input = {static_cast<int32_t>(history_.size())};
+  input.insert(input.end(), tokens.begin(), tokens.end());
+  history_.insert(history_.end(), tokens.begin(), tokens.end());
+  kernels_.device().upload(input_.row_range(0, std::ssize(input)), input.data());
+  if (tokens.size() == 1)
+    kernels_.device().replay(decoding_, {}, [&] { run(1); });
+  else
+    run(std::ssize(tokens));
+}
+
+/// The network over the m tokens of input_; the logits of the last.
+void Generator::run(int64_t m) {
+  const int64_t c = config_.n_embd;
   const auto rows = [m](const Tensor& t) { return t.row_range(0, m); };
+  const Tensor position = input_.row_range(0, 1).view({1}), ids = input_.row_range(1, m).view({1, m});
   const Tensor residual = rows(residual_), branch = rows(branch_), norm = rows(norm_), qkv = rows(qkv_);
   const Tensor attention = rows(attention_), hidden = rows(hidden_);
-  const Tensor mean = rows(mean_).view({m}), rstd = rows(rstd_).view({m}), ids = rows(tokens_).view({1, m});
+  const Tensor mean = rows(mean_).view({m}), rstd = rows(rstd_).view({m});
   const Parameters& w = weights_.fp32();
 
-  kernels_.device().upload(ids, tokens.data());
-  kernels_.device().upload(position_, &position);
-  kernels_.embedding_forward(residual.view({1, m, c}), ids, w.wte, w.wpe, position_);
+  kernels_.embedding_forward(residual.view({1, m, c}), ids, w.wte, w.wpe, position);
   kernels_.layernorm_forward(norm, mean, rstd, residual, w.h[0].ln_1);
   for (size_t l = 0; l < w.h.size(); ++l) {
     const Range block("block", static_cast<int64_t>(l));
     const BlockParameters& matrices = weights_.operands().h[l];
     const Tensor& next_norm = l + 1 < w.h.size() ? w.h[l + 1].ln_1 : w.ln_f;
     kernels_.linear_forward(qkv, norm, matrices.c_attn);
-    kernels_.attention_cached(attention, keys_[l], values_[l], qkv, position_, config_.n_head);
+    kernels_.attention_cached(attention, keys_[l], values_[l], qkv, position, config_.n_head);
     kernels_.linear_forward(branch, attention, matrices.attn_proj);
     kernels_.residual_layernorm_forward(residual, norm, mean, rstd, residual, branch, w.h[l].ln_2);
     kernels_.linear_forward(hidden, norm, matrices.c_fc);
@@ -83,7 +109,6 @@ void Generator::process(std::span<const int32_t> tokens) {
     kernels_.residual_layernorm_forward(residual, norm, mean, rstd, residual, branch, next_norm);
   }
   kernels_.linear_forward(logits_, norm.row_range(m - 1, 1), weights_.operands().wte);
-  history_.insert(history_.end(), tokens.begin(), tokens.end());
 }
 
 }  // namespace topolm

@@ -1,6 +1,7 @@
 #include "model/topolm.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <utility>
 
@@ -106,9 +107,9 @@ std::vector<std::vector<int32_t>> TopoLM::draw_neighborhoods(uint64_t seed, int6
   return draws;
 }
 
-void TopoLM::set_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
-                       std::span<const int32_t> targets,
-                       const std::vector<std::vector<int32_t>>& neighborhoods) {
+Batch TopoLM::make_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
+                         std::span<const int32_t> targets,
+                         const std::vector<std::vector<int32_t>>& neighborhoods) const {
   const int64_t sites = config_.sites(), k = config_.topography.neighborhoods, units = neighborhoods_.units();
   require(batch * time <= a_.tokens.rows() && time <= config_.block_size,
           "a batch of {} x {} tokens does not fit the {} planned", batch, time, a_.tokens.rows());
@@ -117,24 +118,6 @@ void TopoLM::set_batch(int64_t batch, int64_t time, std::span<const int32_t> tok
           targets.size());
   require(std::ssize(neighborhoods) == sites, "neighborhoods are given for {} sites, not {}",
           neighborhoods.size(), sites);
-  rows_ = batch * time;
-  b_ = a_;
-  for (Tensor* t : {&b_.tokens, &b_.targets}) *t = first_rows(*t, rows_).view({batch, time});
-  for (auto* list : {&b_.residual, &b_.norm, &b_.branch, &b_.hidden, &b_.hidden_gelu})
-    for (Tensor& t : *list) t = first_rows(t, rows_);
-  for (auto* list : {&b_.mean, &b_.rstd})
-    for (Tensor& t : *list) t = first_rows(t, rows_).view({rows_});
-  for (auto* list : {&b_.qkv, &b_.attention})
-    for (Tensor& t : *list) t = first_rows(t, rows_).view({batch, time, t.cols()});
-  for (Tensor& t : b_.logsumexp) t = first_rows(t, rows_).view({batch, config_.n_head, time});
-  b_.token_losses = first_rows(b_.token_losses, rows_);
-  b_.order = first_rows(b_.order, rows_);
-  for (Tensor* t : {&b_.dresidual, &b_.dbranch, &b_.dbranch_operand, &b_.dnorm, &b_.dhidden})
-    *t = first_rows(*t, rows_);
-  if (training_)
-    for (Tensor* t : {&b_.dqkv, &b_.dattention}) *t = first_rows(*t, rows_).view({batch, time, t->cols()});
-
-  targets_ = std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t != -1; });
   std::vector<int32_t> members(static_cast<size_t>(sites * k * units));
   for (int64_t site = 0; site < sites; ++site) {
     require(std::ssize(neighborhoods[site]) == k, "site {} has {} neighborhoods, not {}", site,
@@ -144,11 +127,40 @@ void TopoLM::set_batch(int64_t batch, int64_t time, std::span<const int32_t> tok
                              std::span(members).subspan(static_cast<size_t>((site * k + i) * units),
                                                         static_cast<size_t>(units)));
   }
+  return {batch,
+          time,
+          {tokens.begin(), tokens.end()},
+          {targets.begin(), targets.end()},
+          token_order(tokens),
+          std::move(members)};
+}
+
+void TopoLM::set_batch(const Batch& batch) {
+  const int64_t time = batch.time;
+  rows_ = batch.batch * time;
+  targets_ = std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t t) { return t != -1; });
+  b_ = a_;
+  for (Tensor* t : {&b_.tokens, &b_.targets}) *t = first_rows(*t, rows_).view({batch.batch, time});
+  for (auto* list : {&b_.residual, &b_.norm, &b_.branch, &b_.hidden, &b_.hidden_gelu})
+    for (Tensor& t : *list) t = first_rows(t, rows_);
+  for (auto* list : {&b_.mean, &b_.rstd})
+    for (Tensor& t : *list) t = first_rows(t, rows_).view({rows_});
+  for (auto* list : {&b_.qkv, &b_.attention})
+    for (Tensor& t : *list) t = first_rows(t, rows_).view({batch.batch, time, t.cols()});
+  for (Tensor& t : b_.logsumexp) t = first_rows(t, rows_).view({batch.batch, config_.n_head, time});
+  b_.token_losses = first_rows(b_.token_losses, rows_);
+  b_.order = first_rows(b_.order, rows_);
+  for (Tensor* t : {&b_.dresidual, &b_.dbranch, &b_.dbranch_operand, &b_.dnorm, &b_.dhidden})
+    *t = first_rows(*t, rows_);
+  if (training_)
+    for (Tensor* t : {&b_.dqkv, &b_.dattention})
+      *t = first_rows(*t, rows_).view({batch.batch, time, t->cols()});
+
   Device& device = kernels_.device();
-  device.upload(b_.tokens, tokens.data());
-  device.upload(b_.targets, targets.data());
-  device.upload(b_.order, token_order(tokens).data());
-  device.upload(b_.members, members.data());
+  device.upload(b_.tokens, batch.tokens.data());
+  device.upload(b_.targets, batch.targets.data());
+  device.upload(b_.order, batch.order.data());
+  device.upload(b_.members, batch.members.data());
 }
 
 void TopoLM::zero_losses() { kernels_.fill(running_, 0); }
@@ -187,6 +199,16 @@ void TopoLM::forward_block(int block) {
 }
 
 void TopoLM::evaluate(float scale) { head(false, scale); }
+
+void TopoLM::forward_backward(float scale) {
+  // All that the host hands to operations, besides tensors whose place and shape follow from these.
+  const std::vector<int64_t> key = {b_.tokens.shape[0], b_.tokens.shape[1], targets_,
+                                    std::bit_cast<int32_t>(scale)};
+  kernels_.device().replay(recording_, key, [&] {
+    forward(scale);
+    backward(scale);
+  });
+}
 
 void TopoLM::backward(float scale) {
   const Range range("backward");

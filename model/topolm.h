@@ -27,6 +27,14 @@ struct Losses {
   double mean_spatial() const;
 };
 
+/// A micro-batch as the device wants it, still on the host.
+struct Batch {
+  int64_t batch = 0, time = 0;
+  std::vector<int32_t> tokens, targets;  // [batch, time]
+  std::vector<int32_t> order;            // token_order(tokens)
+  std::vector<int32_t> members;          // [sites, K, units of a neighborhood]
+};
+
 class TopoLM {
  public:
   /// Plans all memory for batches of up to `batch` x `time` tokens. With `training` false no gradients are
@@ -43,10 +51,18 @@ class TopoLM {
   /// All gradients as one vector.
   Tensor gradient_vector() const { return gradients_->arena.all(); }
 
-  /// Puts a micro-batch on the device. tokens and targets: batch * time ids each, batch and time at most what
-  /// was planned; a target of -1 is ignored. neighborhoods[site]: indices for Neighborhoods::members.
+  /// The host's part of a micro-batch, which needs nothing of the device. tokens and targets: batch * time
+  /// ids each, batch and time at most what was planned; a target of -1 is ignored. neighborhoods[site]:
+  /// indices for Neighborhoods::members.
+  Batch make_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
+                   std::span<const int32_t> targets,
+                   const std::vector<std::vector<int32_t>>& neighborhoods) const;
+  /// Puts a micro-batch on the device.
+  void set_batch(const Batch& batch);
   void set_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
-                 std::span<const int32_t> targets, const std::vector<std::vector<int32_t>>& neighborhoods);
+                 std::span<const int32_t> targets, const std::vector<std::vector<int32_t>>& neighborhoods) {
+    set_batch(make_batch(batch, time, tokens, targets, neighborhoods));
+  }
   /// Draws the neighborhoods of every site for a micro-batch: a function of (seed, step, micro_step, site).
   std::vector<std::vector<int32_t>> draw_neighborhoods(uint64_t seed, int64_t step, int64_t micro_step) const;
 
@@ -58,6 +74,8 @@ class TopoLM {
   void forward(float scale = 1);
   void backward(float scale = 1);
   void evaluate(float scale = 1);
+  /// forward(), then backward(), as one piece that a device may record.
+  void forward_backward(float scale = 1);
   /// The running losses. Waits for the device.
   Losses losses();
 
@@ -108,6 +126,7 @@ class TopoLM {
   Tensor first_;         // [1] the position of a sequence's first token: 0
   int64_t rows_ = 0;     // of the current batch
   int64_t targets_ = 0;  // of the current batch that are not ignored
+  std::unique_ptr<Recording> recording_;
 };
 
 }  // namespace topolm

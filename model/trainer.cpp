@@ -26,20 +26,27 @@ void Trainer::resume(const fs::path& checkpoint) {
   done_ = load_trainer_state(checkpoint).step;
 }
 
+Batch Trainer::make_batch(const DataLoader& data, int64_t step, int micro) {
+  if (ahead_ && micro == 0 && ahead_->step == step && ahead_->data == data)
+    return std::exchange(ahead_, std::nullopt)->batch;
+  data.batch(step, micro, tokens_, targets_);
+  return model_.make_batch(train_.batch, train_.seq, tokens_, targets_,
+                           model_.draw_neighborhoods(train_.seed, step, micro));
+}
+
 StepReport Trainer::step(const DataLoader& data) {
   const Range range("step", done_ + 1);
   const float scale = 1.0f / static_cast<float>(train_.accumulate);
   model_.zero_losses();
   model_.zero_gradients();
   for (int micro = 0; micro < train_.accumulate; ++micro) {
-    data.batch(done_, micro, tokens_, targets_);
-    model_.set_batch(train_.batch, train_.seq, tokens_, targets_,
-                     model_.draw_neighborhoods(train_.seed, done_, micro));
-    model_.forward(scale);
-    model_.backward(scale);
+    model_.set_batch(make_batch(data, done_, micro));
+    model_.forward_backward(scale);
   }
+  // Two launches or three whose numbers change every step: not worth a recording.
   const double lr = train_.lr_at(done_);
   optimizer_.update(lr, done_ + 1);
+  ahead_.emplace(data, done_ + 1, make_batch(data, done_ + 1, 0));
   StepReport report{done_ + 1, model_.losses(), optimizer_.norm(), lr};
   const double total = report.losses.total(model_.config().topography);
   require(std::isfinite(total) && std::isfinite(report.norm),

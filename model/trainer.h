@@ -26,7 +26,8 @@ class Trainer {
   void resume(const fs::path& checkpoint);
 
   /// One optimizer step over `accumulate` micro-batches. Throws Error when the loss or the gradient is not
-  /// finite; the weights are then lost, the last checkpoint is not.
+  /// finite; the weights are then lost, the last checkpoint is not. The host waits for the device only to
+  /// read the losses; it has prepared the next step's first batch by then.
   StepReport step(const DataLoader& data);
 
   /// Losses over the first `batches` batches of `data` in order (0: all of it), weighted by their targets.
@@ -38,11 +39,20 @@ class Trainer {
   TopoLM& model() { return model_; }
 
  private:
+  Batch make_batch(const DataLoader& data, int64_t step, int micro);
+
   TrainConfig train_;
   TopoLM model_;
   Optimizer optimizer_;
   int64_t done_ = 0;
   std::vector<int32_t> tokens_, targets_;
+  /// The first batch of a step to come, and what it was drawn from.
+  struct Ahead {
+    DataLoader data;
+    int64_t step;
+    Batch batch;
+  };
+  std::optional<Ahead> ahead_;
 };
 
 }  // namespace topolm

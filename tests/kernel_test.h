@@ -150,6 +150,11 @@ inline OnDevice position_at(Kernels& kernels, int64_t position) {
   return {kernels, DType::i32, {1}, {static_cast<double>(position)}};
 }
 
+/// Elements [begin, begin + n) of a tensor: at an address that vectors may not have.
+inline Tensor part(const Tensor& t, int64_t begin, int64_t n) {
+  return {static_cast<char*>(t.data) + begin * size_of(t.dtype), t.dtype, {n}};
+}
+
 /// |got - expected| / |expected| in the Frobenius norm (absolute where expected is all zero). NaN if any is.
 inline double relative_error(const Values& got, const Values& expected) {
   REQUIRE(got.size() == expected.size());

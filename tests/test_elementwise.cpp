@@ -28,6 +28,37 @@ TEST_CASE("elementwise: fill, cast and add_scaled at any size") {
   }
 }
 
+TEST_CASE("elementwise: a part of a tensor at any address; its neighbours stay as they are") {
+  const int64_t n = 1100, size = n + 8;
+  const Values x = random_values(size, 1), y = random_values(size, 2);
+  for_each_device([&](Kernels& k) {
+    for (const int64_t begin : {0, 1, 2, 4}) {
+      CAPTURE(begin);
+      const auto inside = [&](size_t i) { return i >= static_cast<size_t>(begin) && i - begin < n; };
+      OnDevice out(k, DType::f32, {size}, x), in(k, DType::f32, {size}, y);
+      Values expected = x;
+      k.fill(part(out, begin, n), -2);
+      for (size_t i = 0; i < x.size(); ++i)
+        if (inside(i)) expected[i] = -2;
+      CHECK(out.get() == expected);
+      k.add_scaled(part(out, begin, n), part(in, begin, n), 0.5f);
+      for (size_t i = 0; i < x.size(); ++i)
+        if (inside(i)) expected[i] = static_cast<float>(-2 + 0.5 * y[i]);
+      CHECK(out.get() == expected);
+      for (const DType to : {DType::f32, DType::bf16})
+        for (const DType from : {DType::f32, DType::bf16}) {
+          OnDevice source(k, from, {size}, x), cast(k, to, {size}, y);
+          expected = cast.get();
+          k.cast(part(cast, begin, n), part(source, 1, n));  // two different offsets
+          const Values s = source.get();
+          for (size_t i = 0; i < x.size(); ++i)
+            if (inside(i)) expected[i] = round_to(to, s[i - begin + 1]);
+          CHECK(cast.get() == expected);
+        }
+    }
+  });
+}
+
 TEST_CASE("elementwise: shapes and types that do not fit are errors") {
   for_each_device([&](Kernels& k) {
     OnDevice six(k, DType::f32, {2, 3}), five(k, DType::f32, {5}), half(k, DType::bf16, {2, 3});

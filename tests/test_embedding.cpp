@@ -20,7 +20,17 @@ Values order_of(const Values& tokens) {
 }  // namespace
 
 TEST_CASE("embedding: forward and backward against double precision") {
-  for (const auto& size : {std::array{1, 1, 36, 97}, {3, 7, 36, 97}, {2, 31, 196, 5}, {5, 1, 49, 3}}) {
+  // Many rows of one token; rows longer than a block of threads, moved 4 and 1 at a time.
+  for (const auto& size : {std::array{1, 1, 36, 97},
+                           {3, 7, 36, 97},
+                           {2, 31, 196, 5},
+                           {5, 1, 49, 3},
+                           {2, 150, 36, 3},
+                           {3, 130, 5, 2},
+                           {1, 200, 4, 1},
+                           {1, 65, 1036, 2},
+                           {2, 3, 300, 4},
+                           {2, 3, 301, 4}}) {
     const int64_t b = size[0], t = size[1], c = size[2], v = size[3], n = b * t, positions = t + 3;
     for (const int64_t position : {0, 3}) {
       const Values tokens = random_tokens(n, v), wte = random_values(v * c, 1),
@@ -73,11 +83,35 @@ TEST_CASE("embedding: token ids and positions are checked") {
     OnDevice fine(k, DType::i32, {1, 6}, {0, 1, 2, 3, 4, 96});
     CHECK(error_of_forward(fine, one) == "embedding_forward: position 6 is outside the context of 6");
     CHECK(error_of_forward(fine, zero) == "");
+    // An id out of range in more rows than a block takes.
+    OnDevice many(k, DType::i32, {1, 200}, Values(200, 7)), gradient(k, DType::f32, {1, 200, 4}),
+        few(k, DType::f32, {7, 4}), positions(k, DType::f32, {200, 4});
+    CHECK(error_of([&] {
+            k.embedding_backward(few, positions, gradient, many,
+                                 OnDevice(k, DType::i32, {200}, order_of(Values(200, 7))));
+            k.device().synchronize();
+          }) == "embedding_backward: token id 7 at position 0 is outside the vocabulary of 7");
+  });
+}
+
+TEST_CASE("embedding: a GPU goes on without the rows whose ids are out of range") {
+  for_each_device([&](Kernels& k) {
+    if (k.device().name() == "cpu") return;  // it throws before it begins
+    const Values ids = {0, 9, 1, -1, 1};
+    OnDevice tokens(k, DType::i32, {1, 5}, ids), wte(k, DType::f32, {2, 1}, {10, 20}),
+        wpe(k, DType::f32, {5, 1}, {1, 2, 3, 4, 5}), out(k, DType::f32, {1, 5, 1});
+    k.embedding_forward(out, tokens, wte, wpe, OnDevice(k, DType::i32, {1}, {0}));
+    CHECK_THROWS_AS(k.device().synchronize(), Error);
+    CHECK(out.get() == Values{11, 0, 23, 0, 25});
+    k.embedding_backward(wte, wpe, OnDevice(k, DType::f32, {1, 5, 1}, {1, 2, 3, 4, 5}), tokens,
+                         OnDevice(k, DType::i32, {5}, order_of(ids)));
+    CHECK_THROWS_AS(k.device().synchronize(), Error);
+    CHECK(wte.get() == Values{11, 28});
   });
 }
 
 TEST_CASE("embedding: the same bits at any number of threads") {
-  const int64_t n = 64, c = 196, v = 5;
+  const int64_t n = 300, c = 36, v = 5;
   const Values tokens = random_tokens(n, v), dout = random_values(n * c, 3);
   for_each_thread_count([&](Kernels& k) {
     OnDevice dwte(k, DType::f32, {v, c}, Values(static_cast<size_t>(v * c))),

@@ -56,6 +56,31 @@ TEST_CASE("gelu: forward and backward against double precision") {
       }
 }
 
+TEST_CASE("gelu: every mixture of types, at any address") {
+  const int64_t n = 131;
+  const std::array types = {DType::f32, DType::bf16};
+  for (const Gelu kind : {Gelu::erf, Gelu::tanh})
+    for (const DType x_type : types)
+      for (const DType out_type : types) {
+        const Values x = random_values(n + 1, 1, x_type, 2), dout = random_values(n + 1, 2, DType::bf16);
+        Values out(x.begin() + 1, x.end()), dx = out;
+        for (size_t i = 0; i < dx.size(); ++i) {
+          dx[i] = dout[i + 1] * gelu_derivative(out[i], kind);
+          out[i] = gelu(out[i], kind);
+        }
+        for_each_device([&](Kernels& k) {
+          OnDevice in(k, x_type, {n + 1}, x), whole(k, out_type, {n});
+          k.gelu_forward(whole, part(in, 1, n), kind);
+          CHECK(relative_error(whole.get(), out) < tolerance(out_type));
+          for (const DType dout_type : types) {
+            OnDevice d(k, dout_type, {n + 1}, dout);
+            k.gelu_backward(whole, part(d, 1, n), part(in, 1, n), kind);
+            CHECK(relative_error(whole.get(), dx) < tolerance(out_type));
+          }
+        });
+      }
+}
+
 // Every element by itself: the norm over many hides the tails.
 TEST_CASE("gelu: relative accuracy from one tail to the other, NaN and infinities") {
   for (const Gelu kind : {Gelu::erf, Gelu::tanh}) {

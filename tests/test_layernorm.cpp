@@ -46,7 +46,10 @@ Gradient layernorm_backward(const Values& dout, const Values& x, const Values& w
 }  // namespace
 
 TEST_CASE("layernorm: forward, residual forward and backward against double precision") {
-  for (const auto& [rows, cols] : {std::pair{1, 36}, {7, 36}, {31, 196}, {67, 49}, {5, 784}, {3, 1}})
+  // Rows that a warp holds in registers (up to 256 and 1024 columns), longer and odd ones; so many rows that
+  // a warp of the backward pass takes several.
+  for (const auto& [rows, cols] :
+       {std::pair{1, 36}, {7, 36}, {31, 196}, {67, 49}, {5, 784}, {3, 1}, {5, 1024}, {6, 1028}, {2, 1031}})
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const int64_t n = rows, c = cols;  // clang 14 cannot capture structured bindings
       CAPTURE(n);
@@ -85,12 +88,89 @@ TEST_CASE("layernorm: forward, residual forward and backward against double prec
         k.layernorm_forward(alone, mean, rstd, sum, w);
         CHECK(alone.get() == out.get());
 
+        OnDevice stream(k, DType::f32, {n, c}, residual);  // in place, as the model does it
+        k.residual_layernorm_forward(stream, alone, mean, rstd, stream, OnDevice(k, dtype, {n, c}, branch),
+                                     w);
+        CHECK(stream.get() == sum.get());
+        CHECK(alone.get() == out.get());
+
         OnDevice dx_out(k, DType::f32, {n, c}, dx0), dw_out(k, DType::f32, {c}, dw0);
         k.layernorm_backward(dx_out, dw_out, OnDevice(k, dtype, {n, c}, dout), sum, w, mean, rstd);
         CHECK(relative_error(dx_out.get(), dx) < 2e-5);
         CHECK(relative_error(dw_out.get(), dw) < 2e-5);
       });
     }
+}
+
+TEST_CASE("layernorm: a backward pass over so many rows that each warp of a GPU takes several") {
+  for (const auto& [rows, cols] : {std::pair{4100, 4}, {4099, 5}}) {
+    const int64_t n = rows, c = cols;
+    CAPTURE(n);
+    const Values x = random_values(n * c, 1), weight = random_values(c, 2), dout = random_values(n * c, 3);
+    const Reference f = layernorm(x, weight, n, c);
+    const Gradient g = layernorm_backward(dout, x, weight, n, c);
+    for_each_device([&](Kernels& k) {
+      OnDevice dx(k, DType::f32, {n, c}, Values(x.size())), dw(k, DType::f32, {c}, Values(weight.size()));
+      k.layernorm_backward(dx, dw, OnDevice(k, DType::f32, {n, c}, dout), OnDevice(k, DType::f32, {n, c}, x),
+                           OnDevice(k, DType::f32, {c}, weight), OnDevice(k, DType::f32, {n}, f.mean),
+                           OnDevice(k, DType::f32, {n}, f.rstd));
+      CHECK(relative_error(dx.get(), g.dx) < 2e-6);
+      CHECK(relative_error(dw.get(), g.dweight) < 2e-6);
+    });
+  }
+}
+
+TEST_CASE("layernorm: every mixture of types, and rows at any address") {
+  const int64_t n = 5, c = 36;
+  const Values residual = random_values(n * c + 1, 1), branch = random_values(n * c, 2, DType::bf16),
+               weight = random_values(c, 3), dout = random_values(n * c, 4, DType::bf16),
+               dx0 = random_values(n * c + 1, 5);
+  for (const int64_t begin : {0, 1}) {
+    CAPTURE(begin);
+    Values x(residual.begin() + begin, residual.begin() + begin + n * c), dx = dx0;
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(x[i] + branch[i]);
+    const Reference expected = layernorm(x, weight, n, c);
+    const Gradient g = layernorm_backward(dout, x, weight, n, c);
+    for (size_t i = 0; i < x.size(); ++i) dx[i + static_cast<size_t>(begin)] += g.dx[i];
+    for_each_device([&](Kernels& k) {
+      OnDevice mean(k, DType::f32, {n}), rstd(k, DType::f32, {n}), w(k, DType::f32, {c}, weight);
+      OnDevice stream(k, DType::f32, {n * c + 1});
+      const Tensor sum = part(stream, begin, n * c).view({n, c});
+      for (const DType out_type : {DType::f32, DType::bf16})
+        for (const DType branch_type : {DType::f32, DType::bf16}) {
+          OnDevice out(k, out_type, {n, c});
+          stream.set(residual);
+          k.residual_layernorm_forward(sum, out, mean, rstd, sum, OnDevice(k, branch_type, {n, c}, branch),
+                                       w);
+          CHECK(relative_error(out.get(), expected.out) < tolerance(out_type));
+        }
+      Values written = residual;
+      std::copy(x.begin(), x.end(), written.begin() + begin);
+      CHECK(stream.get() == written);
+      for (const DType dout_type : {DType::f32, DType::bf16}) {
+        OnDevice gradient(k, DType::f32, {n * c + 1}, dx0), dw(k, DType::f32, {c}, Values(weight.size()));
+        k.layernorm_backward(part(gradient, begin, n * c).view({n, c}), dw,
+                             OnDevice(k, dout_type, {n, c}, dout), sum, w, mean, rstd);
+        CHECK(relative_error(gradient.get(), dx) < 2e-6);
+        CHECK(relative_error(dw.get(), g.dweight) < 2e-6);
+        CHECK(gradient.get()[begin ? 0 : static_cast<size_t>(n * c)] ==
+              dx0[begin ? 0 : static_cast<size_t>(n * c)]);
+      }
+    });
+  }
+}
+
+TEST_CASE("layernorm: the same bits at any number of threads") {
+  const int64_t n = 200, c = 36;
+  const Values x = random_values(n * c, 1), dout = random_values(n * c, 2), weight = random_values(c, 3);
+  check_same_bits_at_any_thread_count([&](Kernels& k) {
+    OnDevice out(k, DType::f32, {n, c}), mean(k, DType::f32, {n}), rstd(k, DType::f32, {n});
+    OnDevice in(k, DType::f32, {n, c}, x), w(k, DType::f32, {c}, weight), dx(k, DType::f32, {n, c}, x),
+        dweight(k, DType::f32, {c}, weight);
+    k.layernorm_forward(out, mean, rstd, in, w);
+    k.layernorm_backward(dx, dweight, OnDevice(k, DType::f32, {n, c}, dout), in, w, mean, rstd);
+    return std::vector<Values>{out.get(), dx.get(), dweight.get()};
+  });
 }
 
 TEST_CASE("layernorm: a row with a mean 1000 times its deviation keeps its precision") {

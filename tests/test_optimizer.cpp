@@ -5,8 +5,9 @@ using namespace topolm;
 using namespace topolm::test;
 
 TEST_CASE("sum and sum of squares against double precision") {
-  for (const int64_t n : {1, 36, 97, 4096, 200003})
+  for (const int64_t n : {1, 36, 97, 4096, 200003, 4300007})
     for (const DType dtype : {DType::f32, DType::bf16}) {
+      if (n > 1000000 && dtype == DType::f32) continue;
       CAPTURE(n);
       const Values x = random_values(n, 1, dtype, 1, 0.5);
       double sum = 0;
@@ -17,6 +18,9 @@ TEST_CASE("sum and sum of squares against double precision") {
         CHECK(out.get()[0] == doctest::Approx(sum).epsilon(2e-6));
         k.sum_of_squares(out, in);
         CHECK(out.get()[0] == doctest::Approx(dot(x, x)).epsilon(1e-6));
+        if (n == 1) return;
+        k.sum(out, in.tensor().view({n, 1}).row_range(1, n - 1));  // not aligned to 16 bytes
+        CHECK(out.get()[0] == doctest::Approx(sum - x[0]).epsilon(2e-6));
       });
     }
 }
@@ -96,6 +100,39 @@ TEST_CASE("adamw: three steps of two decay groups against double precision, with
         for (double& x : rounded) x = round_to(DType::bf16, x);
         CHECK(read(tensors[i].copy) == rounded);
       }
+    }
+  });
+}
+
+TEST_CASE("adamw: hundreds of tensors, at any address, each of them updated once and nothing else") {
+  const size_t count = 300;
+  const AdamWStep step{1e-2f, 0.9f, 0.95f, 1e-8f, 1};
+  for_each_device([&](Kernels& k) {
+    const int64_t size = 8 * static_cast<int64_t>(count);
+    const Values x = random_values(size, 1), zero(x.size());
+    OnDevice weight(k, DType::f32, {size}, x), gradient(k, DType::f32, {size}, Values(x.size(), 3)),
+        m(k, DType::f32, {size}, zero), v(k, DType::f32, {size}, zero),
+        copy(k, DType::bf16, {size}, Values(x.size(), 7));
+    std::vector<AdamWTensor> tensors;
+    Values expected = x, rounded(x.size(), 7);
+    for (size_t i = 0; i < count; ++i) {  // 1 to 7 elements, none, one or two behind the last tensor's
+      const int64_t n = 1 + static_cast<int64_t>(i % 7), begin = 8 * static_cast<int64_t>(i) + (7 - n) / 2;
+      const auto of = [&](const OnDevice& all) { return part(all, begin, n); };
+      tensors.push_back({of(weight), of(gradient), of(m), of(v), i % 2 ? of(copy) : Tensor{}, 0.1f});
+      for (size_t j = static_cast<size_t>(begin); j < static_cast<size_t>(begin + n); ++j) {
+        expected[j] = expected[j] * (1 - 1e-2 * 0.1) - 1e-2;  // the first step is the gradient's sign
+        if (i % 2) rounded[j] = -1;
+      }
+    }
+    k.adamw(tensors, OnDevice(k, DType::f32, {2}, {6, 0.5}), step);
+    const Values w = weight.get(), c = copy.get(), first = m.get();
+    for (size_t j = 0; j < w.size(); ++j) {
+      CAPTURE(j);
+      if (expected[j] == x[j])
+        REQUIRE((w[j] == x[j] && first[j] == 0));
+      else
+        REQUIRE((std::abs(w[j] - expected[j]) < 1e-6 && std::abs(first[j] - 0.15) < 1e-6));
+      REQUIRE(c[j] == (rounded[j] == 7 ? 7 : round_to(DType::bf16, w[j])));
     }
   });
 }

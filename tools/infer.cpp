@@ -5,7 +5,6 @@
 
 #include "engine/interrupt.h"
 #include "engine/progress.h"
-#include "kernels/sampling.h"
 #include "model/checkpoint.h"
 #include "model/generator.h"
 #include "tokenizer/tokenizer_files.h"
@@ -73,21 +72,21 @@ Statistics generate(Generator& generator, const Tokenizer& tokenizer, const Opti
   s.prompt_tokens = std::ssize(ids);
   const auto start = Clock::now();
   // The head may have entries that pad the vocabulary: they are never drawn.
-  const auto known = static_cast<size_t>(std::min(tokenizer.vocab_size(), generator.config().vocab_size));
+  const int64_t known = std::min(tokenizer.vocab_size(), generator.config().vocab_size);
   generator.reset();
-  auto logits = generator.append(ids).first(known);
+  generator.append(ids);
+  generator.kernels().device().synchronize();
   const auto ready = Clock::now();
   s.prompt_seconds = std::chrono::duration<double>(ready - start).count();
 
   Utf8Stream out;
   out.write(prompt);
   while (s.tokens < o.tokens && !interrupted()) {
-    const int32_t id = sample(logits, o.sampling, random.uniform());
-    require(id >= 0, "the model's logits are not finite; its weights are damaged");
+    const int32_t id = generator.next(o.sampling, random.uniform(), known);
     ++s.tokens;
     if (id == tokenizer.eot()) break;
     out.write(tokenizer.token(id));
-    if (s.tokens < o.tokens) logits = generator.append({&id, 1}).first(known);
+    if (s.tokens < o.tokens) generator.append({&id, 1});
   }
   out.finish();
   fmt::print("\n");
@@ -172,7 +171,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--interactive", o.interactive, "read prompts line by line")->excludes(prompt);
   app.add_option("--dtype", o.dtype, "fp32 or bf16 weights and cache")->capture_default_str();
-  app.add_option("--device", o.device.name, "auto, cpu")->capture_default_str();
+  app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
+      ->capture_default_str();
   app.add_option("--threads", o.device.threads, "threads; 0 is one a CPU")->check(CLI::Range(0, 4096));
   return run_main(app, argc, argv, [&] { run(o); });
 }

@@ -40,7 +40,8 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--out", o.out, "directory for checkpoints and metrics")->capture_default_str();
   app.add_flag("--resume", o.resume, "continue from the newest checkpoint in --out");
   app.add_flag("--overwrite", o.overwrite, "replace the checkpoints in --out");
-  app.add_option("--device", o.device.name, "auto, cpu")->capture_default_str();
+  app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
+      ->capture_default_str();
   app.add_option("--threads", o.device.threads, "threads; 0 is one a CPU")->check(CLI::Range(0, 4096));
   app.add_option("--seed", o.seed, "of weights, positions, batches and neighborhoods (1337)");
 
@@ -243,7 +244,11 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
   using Clock = std::chrono::steady_clock;
   const double tokens = static_cast<double>(t.accumulate) * t.batch * t.seq;
   double average = 0;  // seconds a step, exponentially forgetting
-  const auto save = [&] { return trainer.save(o.out, origin, d.tokenizer, o.keep).string(); };
+  const auto save = [&] {
+    if (const std::string plans = trainer.model().kernels().matrix_plans(); !plans.empty())
+      write_file(fs::path(o.out) / "matmul.json", plans);
+    return trainer.save(o.out, origin, d.tokenizer, o.keep).string();
+  };
 
   while (trainer.steps_done() < t.steps) {
     const auto start = Clock::now();

@@ -1,28 +1,45 @@
-// Fill, cast, add: one thread an element or a vector of them.
+// Fill, cast, add: 16 bytes a thread of the larger type. `in_vectors` elements are moved as vectors; the
+// tail, or everything where an address does not allow vectors, one by one.
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/gpu_kernels.h"
 
 namespace topolm::TOPOLM_GPU {
 
 constexpr int kThreads = 256;
+constexpr int kFloats = 4;  // in 16 bytes
 
 /// out[i] = value, i < n.
-__global__ void __launch_bounds__(kThreads) fill_kernel(float* out, float value, int64_t n) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < n) out[i] = value;
+__global__ void __launch_bounds__(kThreads)
+    fill_kernel(float* out, float value, int64_t n, int64_t in_vectors) {
+  const int64_t begin = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kFloats;
+  if (begin < in_vectors)
+    store_vector(out + begin, Vector<float, kFloats>{value, value, value, value});
+  else
+    for (int64_t i = begin; i < min(n, begin + kFloats); ++i) out[i] = value;
 }
 
 void GpuKernels::fill(const Tensor& out, float value) {
   const Range range("fill");
   const int64_t n = out.elements();
-  launch(KERNEL(fill_kernel), {blocks_for(n, kThreads), {kThreads}}, {.bytes = 4.0 * n}, out.f32(), value, n);
+  launch(KERNEL(fill_kernel), {blocks_for(n, kThreads * kFloats), {kThreads}}, {.bytes = 4.0 * n}, out.f32(),
+         value, n, in_vectors(kFloats, {out}));
 }
 
 /// out[i] = in[i], rounded to nearest even, i < n.
 template <class Out, class In>
-__global__ void __launch_bounds__(kThreads) cast_kernel(Out* out, const In* in, int64_t n) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < n) out[i] = from_float<Out>(to_float(in[i]));
+__global__ void __launch_bounds__(kThreads)
+    cast_kernel(Out* out, const In* in, int64_t n, int64_t in_vectors) {
+  constexpr int N = kVectorOf<Out, In>;
+  const int64_t begin = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
+  if (begin < in_vectors) {
+    const Vector<In, N> x = load_vector<N>(in + begin);
+    Vector<Out, N> y;
+    UNROLL
+    for (int i = 0; i < N; ++i) y.at[i] = from_float<Out>(to_float(x.at[i]));
+    store_vector(out + begin, y);
+  } else {
+    for (int64_t i = begin; i < min(n, begin + N); ++i) out[i] = from_float<Out>(to_float(in[i]));
+  }
 }
 
 void GpuKernels::cast(const Tensor& out, const Tensor& in) {
@@ -33,25 +50,36 @@ void GpuKernels::cast(const Tensor& out, const Tensor& in) {
     with_type(in, [&](auto* in_type) {
       using Out = std::remove_pointer_t<decltype(out_type)>;
       using In = std::remove_pointer_t<decltype(in_type)>;
-      launch(KERNEL(cast_kernel<Out, In>), {blocks_for(n, kThreads), {kThreads}},
-             {.bytes = static_cast<double>(out.bytes() + in.bytes())}, out.data, in.data, n);
+      constexpr int N = kVectorOf<Out, In>;
+      launch(KERNEL(cast_kernel<Out, In>), {blocks_for(n, kThreads * N), {kThreads}},
+             {.bytes = static_cast<double>(out.bytes() + in.bytes())}, out.data, in.data, n,
+             in_vectors(N, {out, in}));
     });
   });
 }
 
 /// out[i] += scale * in[i], i < n.
 __global__ void __launch_bounds__(kThreads)
-    add_scaled_kernel(float* out, const float* in, float scale, int64_t n) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < n) out[i] += scale * in[i];
+    add_scaled_kernel(float* out, const float* in, float scale, int64_t n, int64_t in_vectors) {
+  const int64_t begin = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kFloats;
+  if (begin < in_vectors) {
+    Vector<float, kFloats> y = load_vector<kFloats>(out + begin);
+    const Vector<float, kFloats> x = load_vector<kFloats>(in + begin);
+    UNROLL
+    for (int i = 0; i < kFloats; ++i) y.at[i] = fmaf(scale, x.at[i], y.at[i]);
+    store_vector(out + begin, y);
+  } else {
+    for (int64_t i = begin; i < min(n, begin + kFloats); ++i) out[i] = fmaf(scale, in[i], out[i]);
+  }
 }
 
 void GpuKernels::add_scaled(const Tensor& out, const Tensor& in, float scale) {
   const Range range("add_scaled");
   check_shape("add_scaled", "in", in, out.shape);
   const int64_t n = in.elements();
-  launch(KERNEL(add_scaled_kernel), {blocks_for(n, kThreads), {kThreads}},
-         {.bytes = 12.0 * n, .flops = 2.0 * n}, out.f32(), in.f32(), scale, n);
+  launch(KERNEL(add_scaled_kernel), {blocks_for(n, kThreads * kFloats), {kThreads}},
+         {.bytes = 12.0 * n, .flops = 2.0 * n}, out.f32(), in.f32(), scale, n,
+         in_vectors(kFloats, {out, in}));
 }
 
 }  // namespace topolm::TOPOLM_GPU

@@ -14,6 +14,7 @@
 // tensor_core.h, beside its twin for the CPU.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -80,6 +81,10 @@ template <int N, class T>
 DEVICE void store_vector(T* p, const Vector<T, N>& v) {
   *reinterpret_cast<Vector<T, N>*>(p) = v;
 }
+
+/// Elements a thread moves at a time where types are mixed: 16 bytes of the largest.
+template <class... T>
+constexpr int kVectorOf = static_cast<int>(16 / std::max({sizeof(T)...}));
 
 /// Tells the host of an index out of range; the first one wins.
 DEVICE void report(Fault* fault, Fault::Kind kind, int32_t value, int64_t index, int64_t limit) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -69,8 +70,13 @@ class GpuKernels final : public Kernels {
              const AdamWStep& step) override;
   void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
               const Sampling& sampling) override;
+  std::string matrix_plans() const override { return products_ ? products_->plans() : ""; }
 
  private:
+  /// In reductions.cu.
+  template <class F>
+  const float* chunk_sums(const Tensor& x);
+
   /// Launches a kernel; arguments are converted to its parameters' types.
   template <class... P, class... A>
   void launch(const Kernel<P...>& kernel, const Grid& grid, const Work& work, const A&... arguments) {
@@ -118,6 +124,14 @@ void with_type(const Tensor& t, F&& f) {
     (void)t.f32();  // throws for anything else
     f(static_cast<float*>(nullptr));
   }
+}
+
+/// How many of the tensors' elements may be moved N at a time: all whole vectors, or none where a tensor that
+/// is not empty begins at an address that its vectors must not.
+inline int64_t in_vectors(int N, std::initializer_list<Tensor> tensors) {
+  for (const Tensor& t : tensors)
+    if (reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(N * size_of(t.dtype)) != 0) return 0;
+  return tensors.begin()->elements() / N * N;
 }
 
 /// Blocks that cover n elements.

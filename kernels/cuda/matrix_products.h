@@ -1,6 +1,9 @@
 // The matrix products of linear layers, as done by somebody else: cuBLASLt on a GPU, the CPU's own kernels
-// under simt. Shapes and dtypes are those of Kernels::linear_*, and have been checked.
+// under simt. Shapes and dtypes are those of Kernels::linear_*, and have been checked. A product that returns
+// false was not done, and nothing was written: the kernels of linear.cu do it.
 #pragma once
+
+#include <string>
 
 #include "engine/tensor.h"
 
@@ -9,9 +12,11 @@ namespace topolm {
 class MatrixProducts {
  public:
   virtual ~MatrixProducts() = default;
-  virtual void forward(const Tensor& y, const Tensor& x, const Tensor& weight) = 0;
-  virtual void backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) = 0;
-  virtual void backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
+  [[nodiscard]] virtual bool forward(const Tensor& y, const Tensor& x, const Tensor& weight) = 0;
+  [[nodiscard]] virtual bool backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) = 0;
+  [[nodiscard]] virtual bool backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
+  /// The algorithms chosen so far, as JSON; empty where there is no choice.
+  virtual std::string plans() const { return ""; }
 };
 
 }  // namespace topolm

@@ -6,7 +6,15 @@
 namespace topolm::TOPOLM_GPU {
 
 struct Add {
-  DEVICE float operator()(float a, float b) const { return a + b; }
+  DEVICE float operator()(float a, float b) const {
+#if defined(__CUDA_ARCH__)
+    // Never contracted: if a is a product, one lane would add to it unrounded what another adds rounded, and
+    // the lanes would disagree about their sum.
+    return __fadd_rn(a, b);
+#else
+    return a + b;
+#endif
+  }
 };
 /// A NaN wins, unlike in fmaxf: it must not be lost on the way to the loss.
 struct Max {

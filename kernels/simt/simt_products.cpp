@@ -12,14 +12,17 @@ namespace {
 class CpuProducts final : public MatrixProducts {
  public:
   explicit CpuProducts(const DeviceOptions& options) : cpu_(make_cpu_kernels({"cpu", options.threads, ""})) {}
-  void forward(const Tensor& y, const Tensor& x, const Tensor& weight) override {
+  bool forward(const Tensor& y, const Tensor& x, const Tensor& weight) override {
     cpu_->linear_forward(y, x, weight);
+    return true;
   }
-  void backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) override {
+  bool backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) override {
     cpu_->linear_backward_input(dx, dy, weight);
+    return true;
   }
-  void backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) override {
+  bool backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) override {
     cpu_->linear_backward_weight(dweight, dy, x);
+    return true;
   }
 
  private:

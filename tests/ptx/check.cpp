@@ -40,7 +40,9 @@ std::vector<Architecture> load_architectures(const std::string& root, const std:
     return std::atoi(a.filename().c_str()) < std::atoi(b.filename().c_str());
   });
   for (const auto& directory : directories) {
-    if (!only.empty() && directory.filename() != only) continue;
+    if (!only.empty() &&
+        (" " + only + " ").find(" " + directory.filename().string() + " ") == std::string::npos)
+      continue;
     Architecture architecture;
     architecture.name = "compute_" + directory.filename().string();
     for (const auto& entry : fs::directory_iterator(directory)) {
@@ -51,8 +53,7 @@ std::vector<Architecture> load_architectures(const std::string& root, const std:
     }
     architectures.push_back(std::move(architecture));
   }
-  require(!architectures.empty(), "there is no PTX in {}{}; run: make ptx-check", root,
-          only.empty() ? "" : "/" + only);
+  require(!architectures.empty(), "there is no PTX for '{}' in {}; run: make ptx-check", only, root);
   return architectures;
 }
 

@@ -27,7 +27,8 @@ struct Architecture {
 void add_module(Architecture& architecture, const std::string& file, const std::string& text,
                 const std::vector<Architecture>& others = {});
 
-/// Reads ROOT/80/*.ptx, ROOT/90/*.ptx, ...: all architectures that are there, or the one named.
+/// Reads ROOT/80/*.ptx, ROOT/90/*.ptx, ...: the architectures that are there; of these only
+/// those in `only`, unless it is empty: "80 90".
 std::vector<Architecture> load_architectures(const std::string& root, const std::string& only = "");
 
 /// Those that this program checks.

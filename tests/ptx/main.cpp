@@ -1,6 +1,7 @@
 // ptx_check: the kernels' tests, with every launch run from its source and from the PTX of every
 // architecture.
-//   ptx_check [--arch 90] [doctest's flags]     $TOPOLM_PTX is where the PTX lies: ptx/ beside the program
+//   ptx_check [--arch "80 90"] [doctest's flags]     $TOPOLM_PTX is where the PTX lies: ptx/ beside the
+//   program
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 #include <fmt/core.h>
