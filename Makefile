@@ -45,11 +45,11 @@ CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
 # CUDA where nvcc is found, for this machine's own kind. Code for each architecture, and PTX that newer and
 # other GPUs compile as they start: of the oldest for those between (11.0), of the newest for those to come.
 # Sanitizers do not see what nvcc makes: their build does without.
-NATIVE := $(if $(SANITIZE),,$(filter $(shell uname -m)-%,$(MACHINE)))
+NATIVE := $(filter $(shell uname -m)-%,$(MACHINE))
 NVCC   := $(if $(NATIVE),$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
-ifneq ($(NVCC),)
+CUDA   := $(if $(SANITIZE),,$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))))
+ifneq ($(CUDA),)
   ARCH       ?= $(filter $(subst compute_,,$(shell $(NVCC) --list-gpu-arch)),80 90 100 120)
-  CUDA       := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
   PTX        := $(firstword $(ARCH)) $(lastword $(ARCH))
   GENCODE     = $(foreach a,$(ARCH),-gencode arch=compute_$a,code=[sm_$a$(if $(filter $a,$(PTX)),$(comma)compute_$a)])
   NVCC_FLAGS  = -std=c++20 -I. -DTOPOLM_GPU=cuda_kernels -O3 -lineinfo $(GENCODE) -Xcompiler -Wall,-Wextra \
@@ -90,7 +90,7 @@ all: about $(PROGRAMS) $(HELPERS)
 about:
 	@echo "compiler   $(CXX) $$($(CXX) -dumpversion 2>/dev/null || echo 'not found: run make setup') for $(MACHINE)"
 	@echo "kernels    cpu: $(ISAS); simt"
-	@echo "cuda       $(if $(NVCC),$(NVCC) $$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for $(ARCH),no nvcc: programs without the device cuda)"
+	@echo "cuda       $(if $(CUDA),$(NVCC) $$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for $(ARCH),no nvcc, or not for this build: programs without the device cuda)"
 	@echo "figures    $(if $(CAIRO),cairo,no cairo: build/report prints tables only; make setup installs it)"
 	@echo "threads    $$(nproc)"
 
@@ -131,9 +131,11 @@ $(BUILD)/cuda.arch: FORCE
 $(BUILD)/obj/kernels/cuda/%.o: kernels/cuda/%.cu $(BUILD)/cuda.arch
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
-$(BUILD)/obj/kernels/devices.o: $(BUILD)/cuda.arch
-ifneq ($(NVCC),)
-$(patsubst %,$(BUILD)/obj/kernels/%.o,devices cuda/cuda_device cuda/cublaslt): FLAGS += -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
+$(BUILD)/obj/kernels/devices.o $(BUILD)/obj/tests/test_devices.o: $(BUILD)/cuda.arch
+ifneq ($(CUDA),)
+CUDA_DEFINES := -DTOPOLM_CUDA -DTOPOLM_CUDA_HOME='"$(CUDA)"' -isystem $(CUDA)/include
+$(patsubst %,$(BUILD)/obj/%.o,$(addprefix kernels/,devices cuda/cuda_device cuda/cublaslt) tests/test_devices): FLAGS += $(CUDA_DEFINES)
+$(BUILD)/obj/tests/cuda_host/%.o: FLAGS += $(CUDA_DEFINES)
 endif
 
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
@@ -149,18 +151,27 @@ setup:
 	@sh tools/setup.sh
 
 # Some tests run the programs; and GPT-2's own vocabulary is fetched, not kept here.
-run-test: all $(BUILD)/tests $(NVTX_RECORDER)
+run-test: all $(BUILD)/tests $(NVTX_RECORDER) $(if $(CUDA),$(BUILD)/cuda_host_tests)
 	@sh tools/fetch_gpt2_vocab.sh build/gpt2
 	$(BUILD)/tests
+	$(if $(CUDA),$(BUILD)/cuda_host_tests)
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
 kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp \
-  $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(NVCC),kernels/cuda/plan_cache.cpp engine/file.cpp) \
+  $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp engine/file.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
   test_elementwise test_optimizer test_parallel test_sample test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
-	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(NVCC),$(LIBS),-lfmt) -o $@
+	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(CUDA),$(LIBS),-lfmt) -o $@
+
+# The host's part of the device cuda, run against a CUDA made for the tests.
+$(BUILD)/cuda_host_tests: $(call objects,$(wildcard tests/cuda_host/test*.cpp tests/cuda_host/fake_cuda.cpp) tests/main.cpp) \
+  $(BUILD)/topolm.a $(BUILD)/fake/libcublasLt.so.13
+	$(CXX) $(FLAGS) $(filter-out %.13,$^) $(LIBS) -rdynamic -Wl,-rpath,$(abspath $(BUILD)/fake) -o $@
+$(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_host/fake_cuda.h
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers

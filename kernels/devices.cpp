@@ -1,5 +1,6 @@
 // Which devices there are, and how each is put together.
 #include <algorithm>
+#include <cstdlib>
 
 #include "engine/error.h"
 #include "kernels/cpu_device.h"
@@ -17,6 +18,19 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
                                           std::unique_ptr<MatrixProducts> products);
 }
 
+namespace {
+
+/// Whether a GPU's matrix products are done by the kernels of linear.cu even where there is a library.
+bool own_products(const DeviceOptions& options) {
+  const char* const wanted = std::getenv("TOPOLM_MATRIX_PRODUCTS");
+  const std::string who = !options.products.empty() ? options.products : wanted ? wanted : "library";
+  require(who == "own" || who == "library", "matrix products are by own kernels or by a library, not by '{}'",
+          who);
+  return who == "own";
+}
+
+}  // namespace
+
 #if defined(TOPOLM_CUDA)
 
 namespace cuda_kernels {
@@ -26,11 +40,11 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
 
 namespace {
 
-std::unique_ptr<Kernels> make_cuda_kernels() {
+std::unique_ptr<Kernels> make_cuda_kernels(const DeviceOptions& options) {
   if (const std::string why = why_no_cuda(); !why.empty())
     fail("--device cuda cannot be used: {}; see what nvidia-smi says, or choose --device cpu", why);
   auto device = std::make_unique<CudaDevice>();
-  auto products = make_cublaslt_products(*device);
+  auto products = own_products(options) ? nullptr : make_cublaslt_products(*device);
   return cuda_kernels::make_gpu_kernels(std::move(device), std::move(products));
 }
 
@@ -42,7 +56,7 @@ namespace {
 
 std::string why_no_cuda() { return "built without CUDA"; }
 
-std::unique_ptr<Kernels> make_cuda_kernels() {
+std::unique_ptr<Kernels> make_cuda_kernels(const DeviceOptions&) {
   fail(
       "--device cuda cannot be used: this program was built without CUDA; install NVIDIA's CUDA toolkit and "
       "run make again, or choose --device cpu");
@@ -61,16 +75,16 @@ std::vector<std::string> gpu_devices() {
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
   if (options.name == "auto") {
     const std::string why = why_no_cuda();
-    if (why.empty()) return make_cuda_kernels();
+    if (why.empty()) return make_cuda_kernels(options);
     auto kernels = make_cpu_kernels(options);
     static_cast<CpuDevice&>(kernels->device()).explain(why);
     return kernels;
   }
   if (options.name == "cpu") return make_cpu_kernels(options);
-  if (options.name == "cuda") return make_cuda_kernels();
+  if (options.name == "cuda") return make_cuda_kernels(options);
   if (options.name == "simt")
     return simt_kernels::make_gpu_kernels(std::make_unique<SimtDevice>(options.threads),
-                                          make_simt_products(options));
+                                          own_products(options) ? nullptr : make_simt_products(options));
   fail("there is no device '{}'; choose auto, cpu, cuda or simt", options.name);
 }
 

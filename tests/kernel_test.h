@@ -32,11 +32,13 @@ inline std::vector<DeviceOptions> test_devices(int threads = 3) {
   return devices;
 }
 
-/// Runs `body` on every device of test_devices().
-inline void for_each_device(const std::function<void(Kernels&)>& body) {
-  for (const auto& options : test_devices()) {
+/// Runs `body` on every device.
+inline void for_each_device(const std::function<void(Kernels&)>& body,
+                            const std::vector<DeviceOptions>& devices = test_devices()) {
+  for (const auto& options : devices) {
     CAPTURE(options.name);
     CAPTURE(options.isa);
+    CAPTURE(options.products);
     const auto kernels = make_kernels(options);
     body(*kernels);
   }
@@ -44,10 +46,12 @@ inline void for_each_device(const std::function<void(Kernels&)>& body) {
 
 /// Checks that `results`, called with every device at several numbers of threads, returns the same numbers
 /// each time. A NaN is equal to a NaN.
-inline void check_same_bits_at_any_thread_count(const std::function<std::vector<Values>(Kernels&)>& results) {
-  for (auto options : test_devices()) {
+inline void check_same_bits_at_any_thread_count(const std::function<std::vector<Values>(Kernels&)>& results,
+                                                const std::vector<DeviceOptions>& devices = test_devices()) {
+  for (auto options : devices) {
     CAPTURE(options.name);
     CAPTURE(options.isa);
+    CAPTURE(options.products);
     std::vector<Values> expected;
     for (const int threads : {1, 2, 3, 8}) {
       CAPTURE(threads);

@@ -50,6 +50,15 @@ std::string sha256_of(std::string_view text) { return sha256(std::as_bytes(std::
 
 }  // namespace
 
+TEST_CASE("device: one that does not record issues the operations every time") {
+  TestDevice device;
+  std::unique_ptr<Recording> recording;
+  int issued = 0;
+  for (const int64_t key : {1, 1, 2}) device.replay(recording, {key}, [&] { ++issued; });
+  CHECK(issued == 3);
+  CHECK(recording == nullptr);
+}
+
 TEST_CASE("random: philox4x32-10 gives the answers of Random123's kat_vectors") {
   using Block = std::array<uint32_t, 4>;
   CHECK(philox4x32({0, 0, 0, 0}, {0, 0}) == Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});

@@ -35,14 +35,28 @@ struct Sizes {
   int64_t n, in, out;
 };
 
+/// Every device, and GPUs once more with their own matrix products in place of the library's.
+std::vector<DeviceOptions> all_products() {
+  std::vector<DeviceOptions> devices = test_devices();
+  for (const DeviceOptions& options : test_devices()) {
+    if (options.name == "cpu") continue;
+    devices.push_back(options);
+    devices.back().products = "own";
+  }
+  return devices;
+}
+
+void for_all_products(const std::function<void(Kernels&)>& body) { for_each_device(body, all_products()); }
+
 constexpr DType kFloat = DType::f32, kHalf = DType::bf16;
 
 }  // namespace
 
 TEST_CASE("linear: forward and both gradients against double precision") {
-  constexpr Sizes kSizes[] = {{1, 1, 1},      {1, 36, 108},  {2, 49, 7},    {3, 196, 33},  {4, 17, 65},
-                              {5, 1, 3},      {7, 36, 144},  {14, 196, 32}, {31, 49, 196}, {64, 131, 67},
-                              {29, 1031, 16}, {1027, 5, 34}, {6, 13, 2053}};
+  constexpr Sizes kSizes[] = {{1, 1, 1},     {1, 36, 108},  {2, 49, 7},     {3, 196, 33},
+                              {4, 17, 65},   {5, 1, 3},     {7, 36, 144},   {14, 196, 32},
+                              {31, 49, 196}, {64, 131, 67}, {29, 1031, 16}, {1027, 5, 34},
+                              {6, 13, 2053}, {40, 72, 136}, {1032, 8, 40},  {2177, 1, 113}};
   for (const Sizes& size : kSizes) {
     const int64_t n = size.n, in = size.in, out = size.out;
     CAPTURE(n);
@@ -62,7 +76,7 @@ TEST_CASE("linear: forward and both gradients against double precision") {
       }
       for (size_t i = 0; i < dweight0.size(); ++i) g.dweight[i] += dweight0[i];
 
-      for_each_device([&](Kernels& k) {
+      for_all_products([&](Kernels& k) {
         const OnDevice x_(k, input, {n, in}, x), weight_(k, input, {out, in}, weight);
         const OnDevice dy_(k, input, {n, out}, dy);
         OnDevice y_(k, output, {n, out}), dx_(k, output, {n, in}), dweight_(k, kFloat, {out, in}, dweight0);
@@ -101,7 +115,7 @@ TEST_CASE("linear: products that are cut into blocks of every dimension") {
 TEST_CASE("linear: a row is the same, within rounding, alone and among others") {
   const int64_t n = 20, in = 196, out = 588;
   const Values x = random_values(n * in, 1), weight = random_values(out * in, 2);
-  for_each_device([&](Kernels& k) {
+  for_all_products([&](Kernels& k) {
     OnDevice x_(k, kFloat, {n, in}, x), weight_(k, kFloat, {out, in}, weight), all(k, kFloat, {n, out});
     k.linear_forward(all, x_, weight_);
     OnDevice alone(k, kFloat, {n, out});
@@ -118,7 +132,7 @@ TEST_CASE("linear: a row is the same, within rounding, alone and among others") 
 TEST_CASE("linear: only the output is written") {
   // Outputs are rows 1.. of a larger NaN-filled tensor: what surrounds them must stay NaN.
   for (const int64_t n : {1, 3, 15})
-    for_each_device([&](Kernels& k) {
+    for_all_products([&](Kernels& k) {
       const int64_t in = 37, out = 41;
       const OnDevice x(k, kFloat, {n, in}, random_values(n * in, 1));
       const OnDevice weight(k, kFloat, {out, in}, random_values(out * in, 2));
@@ -151,20 +165,26 @@ TEST_CASE("linear: the same bits at any number of threads") {
       const int64_t n = size.n, in = size.in, out = size.out;
       const Values x = random_values(n * in, 1, dtype), weight = random_values(out * in, 2, dtype);
       const Values dy = random_values(n * out, 3, dtype), dweight0 = random_values(out * in, 4);
-      check_same_bits_at_any_thread_count([&](Kernels& k) {
-        const OnDevice x_(k, dtype, {n, in}, x), weight_(k, dtype, {out, in}, weight),
-            dy_(k, dtype, {n, out}, dy);
-        OnDevice y(k, dtype, {n, out}), dx(k, dtype, {n, in}), dweight(k, kFloat, {out, in}, dweight0);
-        k.linear_forward(y, x_, weight_);
-        k.linear_backward_input(dx, dy_, weight_);
-        k.linear_backward_weight(dweight, dy_, x_);
-        return std::vector{y.get(), dx.get(), dweight.get()};
-      });
+      check_same_bits_at_any_thread_count(
+          [&](Kernels& k) {
+            const OnDevice x_(k, dtype, {n, in}, x), weight_(k, dtype, {out, in}, weight),
+                dy_(k, dtype, {n, out}, dy);
+            OnDevice y(k, dtype, {n, out}), dx(k, dtype, {n, in}), dweight(k, kFloat, {out, in}, dweight0);
+            k.linear_forward(y, x_, weight_);
+            k.linear_backward_input(dx, dy_, weight_);
+            k.linear_backward_weight(dweight, dy_, x_);
+            return std::vector{y.get(), dx.get(), dweight.get()};
+          },
+          all_products());
     }
 }
 
+TEST_CASE("linear: products are somebody's") {
+  CHECK_THROWS_AS(make_kernels({.name = "simt", .threads = 1, .isa = "", .products = "nobody"}), Error);
+}
+
 TEST_CASE("linear: shapes and types that do not fit are errors") {
-  for_each_device([&](Kernels& k) {
+  for_all_products([&](Kernels& k) {
     const OnDevice x(k, kFloat, {5, 7}), weight(k, kFloat, {3, 7}), y(k, kFloat, {5, 3}),
         other(k, kFloat, {5, 8});
     const OnDevice ids(k, DType::i32, {5, 7}), half(k, kHalf, {3, 7});
@@ -176,5 +196,6 @@ TEST_CASE("linear: shapes and types that do not fit are errors") {
     CHECK_THROWS_AS(k.linear_backward_weight(other, y, x), Error);
     CHECK_THROWS_AS(k.linear_backward_weight(weight, other, x), Error);
     CHECK_THROWS_AS(k.linear_backward_weight(half, y, x), Error);
+    if (k.device().name() != "cpu") CHECK_THROWS_AS(k.linear_forward(y, x, half), Error);
   });
 }

@@ -63,8 +63,8 @@ TEST_CASE("programs: one argument is enough, and the files are what other tools 
   CAPTURE(trained.output);
   REQUIRE(trained.status == 0);
   for (const char* part :
-       {"device      cpu", "raw uint16", "val.bin", "nano", "6x6", "12 steps", "step 12/12", "loss",
-        "spatial", "norm", "lr", "tok/s", "% of matrix speed", "ETA", "validation loss"})
+       {"device      ", "raw uint16", "val.bin", "nano", "6x6", "12 steps", "step 12/12", "loss", "spatial",
+        "norm", "lr", "tok/s", "% of matrix speed", "ETA", "validation loss"})
     CHECK_MESSAGE(contains(trained.output, part), part);
   CHECK_FALSE(contains(trained.output, "\r"));  // not a terminal: plain lines
 
@@ -268,6 +268,24 @@ TEST_CASE("programs: bad configurations and flags") {
        {"--val", "--preset", "--alpha", "--radius", "--neighborhoods", "--site", "--distance", "--positions",
         "--resume", "--eval-every", "--save-every", "--dtype", "--threads"})
     CHECK_MESSAGE(contains(help.output, flag), flag);
+}
+
+TEST_CASE("programs: they start without a GPU, a driver and CUDA's libraries, and say why it is the CPU") {
+  const Workplace place;
+  const std::string out = place.path("model"), hidden = "CUDA_VISIBLE_DEVICES= ";
+  const Outcome trained = place.train("--steps 1 --out " + out, hidden);
+  CAPTURE(trained.output);
+  CHECK(trained.status == 0);
+  CHECK(contains(trained.output, "device      cpu ("));
+  const std::string infer = "hello --tokens 1 --model " + out + " --device ";
+  CHECK(contains(run_program("infer", infer + "auto", hidden).output, "; cpu ("));
+  CHECK(contains(run_program("infer", infer + "cpu", hidden).output, "; cpu: "));
+  check_refused(place.train("--device cuda --steps 1 --overwrite --out " + out, hidden), 1,
+                "--device cuda cannot be used: ");
+  check_refused(run_program("infer", infer + "cuda", hidden), 1, "--device cuda cannot be used: ");
+  const Outcome libraries = shell("ldd " + program("train_topolm") + " " + program("infer"));
+  CHECK(contains(libraries.output, "libstdc++"));
+  for (const char* name : {"libcu", "libnv"}) CHECK_FALSE(contains(libraries.output, name));
 }
 
 TEST_CASE("programs: a model is not overwritten by accident, and resume wants its own data") {

@@ -121,6 +121,30 @@ TEST_CASE("training: 20 steps are 7 steps, stop, resume, 13 steps, to the bit") 
   }
 }
 
+TEST_CASE("training: the batch prepared ahead is used for its own data and step only") {
+  const TemporaryDirectory directory;
+  const fs::path file = write_tokens(directory, 5000);
+  const TokenFile tokens(file), again(file);
+  const auto kernels = make_kernels({"auto", 2, ""});
+  const TrainConfig train = short_run();
+  const DataLoader data(tokens, train.batch, train.seq, train.seed);
+  const DataLoader other(tokens.slice(1000, 3000), train.batch, train.seq, train.seed);
+  CHECK(data == DataLoader(tokens, train.batch, train.seq, train.seed));
+  CHECK(data != other);
+  CHECK(data != DataLoader(tokens, train.batch, train.seq, train.seed + 1));
+  CHECK(data != DataLoader(again, train.batch, train.seq, train.seed));  // another mapping
+
+  // Step 2 on other data, then back to the checkpoint after step 1 and step 2 on the first data.
+  Trainer straight = make_trainer(*kernels, nano(), train), turning = make_trainer(*kernels, nano(), train);
+  straight.step(data), turning.step(data);
+  const fs::path checkpoint = turning.save(directory / "out", {}, "", 1);
+  const double expected = straight.step(data).losses.task;
+  CHECK(turning.step(other).losses.task != expected);
+  turning.resume(checkpoint);
+  CHECK(turning.step(data).losses.task == expected);
+  CHECK(same_bits(all_weights(turning), all_weights(straight)));
+}
+
 TEST_CASE("training: the loss falls, the spatial loss too; the control keeps its spatial loss") {
   const TemporaryDirectory directory;
   const TokenFile tokens(write_tokens(directory, 20000));
@@ -355,6 +379,42 @@ TEST_CASE("generator: the cache gives the logits of the whole sequence, also pas
     fresh.append(kept);
     const std::vector<float> direct = fresh.logits();
     CHECK(test::relative_error(got, {direct.begin(), direct.end()}) < 1e-5);
+  }
+}
+
+TEST_CASE("generator: tokens are drawn on the device as sample() draws them from the logits") {
+  const TemporaryDirectory directory;
+  for (const auto& options : test_devices()) {
+    CAPTURE(options.name);
+    CAPTURE(options.isa);
+    const auto kernels = make_kernels(options);
+    Trainer trainer = make_trainer(*kernels, nano(), short_run());
+    const fs::path checkpoint = trainer.save(directory / (options.name + options.isa), {}, "", 1);
+    Generator generator(*kernels, checkpoint, DType::f32);
+    generator.append(std::vector<int32_t>{1, 2, 3});
+    Random random(1, Random::Purpose::tests);
+    for (const Sampling& sampling : {Sampling{0, 0, 1, 0}, {1, 0, 1, 0}, {2, 5, 1, 0}, {2, 0, 0.5, 0}})
+      for (const int64_t known : {64, 40, 1}) {
+        CAPTURE(known);
+        const std::vector<float> logits = generator.logits();
+        const double uniform = random.uniform();
+        const int32_t token = generator.next(sampling, uniform, known);
+        CHECK(token == sample(std::span(logits).first(static_cast<size_t>(known)), sampling,
+                              static_cast<float>(uniform)));
+        generator.append({&token, 1});
+      }
+    // In fp32 this is 1, which is no token's.
+    const int32_t last = generator.next({1, 0, 1, 0}, 1 - 0x1p-32, 64);
+    CHECK((last >= 0 && last < 64));
+
+    // A weight that is not a number, in the row that the last token reads.
+    const ModelConfig config = nano();
+    std::vector<float> wte(static_cast<size_t>(config.vocab_size) * config.n_embd, NAN);
+    kernels->device().upload(trainer.model().weights().fp32().wte, wte.data());
+    Generator damaged(*kernels, trainer.save(directory / "damaged", {}, "", 1), DType::f32);
+    damaged.append(std::vector<int32_t>{1});
+    CHECK(error_of([&] { damaged.next({}, 0.5, 64); }) ==
+          "the model's logits are not finite; its weights are damaged");
   }
 }
 

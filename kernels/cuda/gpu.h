@@ -29,12 +29,14 @@
   extern __shared__ __align__(128) unsigned char dynamic_shared_[]; \
   type* const name = reinterpret_cast<type*>(dynamic_shared_)
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define DEVICE __device__ __forceinline__
 #define WITH_CALLER
 #define FROM_CALLER
 #else
 #include "kernels/simt/simt.h"
 #define UNROLL _Pragma("GCC unroll 16")
+#define ROLLED
 #define DEVICE [[gnu::always_inline]] inline
 #define WITH_CALLER , ::topolm::simt::Place caller = ::topolm::simt::Place::here()
 #define FROM_CALLER , caller

@@ -26,9 +26,12 @@ template <class... P>
 Kernel(const char*, void (*)(P...)) -> Kernel<P...>;
 #define KERNEL(...) (::topolm::TOPOLM_GPU::Kernel{#__VA_ARGS__, __VA_ARGS__})
 
+/// How the operand of a matrix product lies in memory: row after row, or column after column.
+enum class Layout { rows, columns };
+
 class GpuKernels final : public Kernels {
  public:
-  /// `products` does the matrix products; where it is null, the kernels of linear.cu do.
+  /// `products` does the matrix products; where it is null or cannot, the kernels of linear.cu do.
   GpuKernels(std::unique_ptr<GpuDevice> device, std::unique_ptr<MatrixProducts> products);
   Device& device() override { return *device_; }
 
@@ -106,6 +109,10 @@ class GpuKernels final : public Kernels {
     (std::index_sequence_for<P...>{});
   }
 #endif
+
+  /// out [m,n] = a b^T, or += where `add`; a [m,k] in layout A, b [n,k] in layout B. In linear.cu.
+  template <Layout A, Layout B, class Out, class In>
+  void multiply(Out* out, const In* a, const In* b, int64_t m, int64_t n, int64_t k, bool add);
 
   std::unique_ptr<GpuDevice> device_;
   std::unique_ptr<MatrixProducts> products_;

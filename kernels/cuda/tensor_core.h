@@ -96,13 +96,13 @@ DEVICE void copy_async_16(void* shared, const void* global, int bytes = 16 WITH_
 }
 
 /// The same for 4 bytes: 4-byte aligned, and 0 where `bytes` is 0.
-DEVICE void copy_async_4(void* shared, const void* global, int bytes = 4) {
+DEVICE void copy_async_4(void* shared, const void* global, int bytes = 4 WITH_CALLER) {
 #if defined(__CUDACC__)
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(bytes)
                : "memory");
 #else
-  simt::copy_async(shared, global, 4, bytes);
+  simt::copy_async(SIMT_SITE_OF("cp.async", caller), shared, global, 4, bytes);
 #endif
 }
 

@@ -1,8 +1,5 @@
 #include "kernels/simt/simt_products.h"
 
-#include <cstdlib>
-#include <string>
-
 #include "kernels/cpu_device.h"
 
 namespace topolm {
@@ -32,8 +29,6 @@ class CpuProducts final : public MatrixProducts {
 }  // namespace
 
 std::unique_ptr<MatrixProducts> make_simt_products(const DeviceOptions& options) {
-  const char* const wanted = std::getenv("TOPOLM_MATRIX_PRODUCTS");
-  if (wanted && std::string(wanted) == "own") return nullptr;
   return std::make_unique<CpuProducts>(options);
 }
 

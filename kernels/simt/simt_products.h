@@ -1,4 +1,4 @@
-// Matrix products for simt: the CPU's. $TOPOLM_MATRIX_PRODUCTS=own runs the kernels of linear.cu instead.
+// Matrix products for simt: the CPU's.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,6 @@
 
 namespace topolm {
 
-/// Null where the kernels of linear.cu shall do the products.
 std::unique_ptr<MatrixProducts> make_simt_products(const DeviceOptions& options);
 
 }  // namespace topolm
