@@ -137,6 +137,7 @@ constexpr auto kFloatMax = [](auto a, auto b) {
 // The approximate instructions, computed as their twins in kernels/cuda/math.h compute them.
 constexpr auto kExp2 = [](float x) { return simt_kernels::exp2_fast(x); };
 constexpr auto kLog2 = [](float x) { return simt_kernels::log2_fast(x); };
+constexpr auto kReciprocalFast = [](float x) { return simt_kernels::reciprocal_fast(x); };
 constexpr auto kReciprocalRoot = [](float x) { return rsqrtf(x); };
 
 void add_floats(Table& table) {
@@ -158,6 +159,7 @@ void add_floats(Table& table) {
   });
   table["ex2.approx.ftz.f32"] = {unary<float, kExp2>, 2};
   table["lg2.approx.ftz.f32"] = {unary<float, kLog2>, 2};
+  table["rcp.approx.ftz.f32"] = {unary<float, kReciprocalFast>, 2};
   table["rsqrt.approx.f32"] = {unary<float, kReciprocalRoot>, 2};
 }
 

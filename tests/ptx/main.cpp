@@ -23,7 +23,8 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
                                           std::unique_ptr<MatrixProducts> products);
 }
 
-// This program has no kernels/devices.cpp: its simt is the device that checks, with its own matrix products.
+// This program has no kernels/devices.cpp: its only device is the simt that checks, with its own matrix products.
+std::vector<std::string> cpu_instruction_sets() { return {}; }
 std::vector<std::string> gpu_devices() { return {"simt"}; }
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
   return simt_kernels::make_gpu_kernels(
@@ -82,7 +83,6 @@ int main(int argc, char** argv) {
     const char* const root = std::getenv("TOPOLM_PTX");
     ptx::architectures() = ptx::load_architectures(
         root ? root : (std::filesystem::path(argv[0]).parent_path() / "ptx").string(), only);
-    setenv("TOPOLM_DEVICE", "simt", 1);
     doctest::Context context(argc, argv);
     context.setOption("order-by", "suite");  // the suite named last runs last
     return context.run();

@@ -10,12 +10,15 @@ namespace topolm::TOPOLM_GPU {
 __global__ void __launch_bounds__(kWarp) wrappers_kernel(uint32_t* out, const uint32_t* in) {
   using Row = Vector<uint32_t, 4>;
   SHARED(Row, rows, [4 * kWarp]);
+  SHARED(uint32_t, words, [kWarp]);
   const int lane = static_cast<int>(threadIdx.x);
   for (int n = 0; n < 4; ++n) {
     // Of the last rows only a part is copied, the rest is zero.
     copy_async_16(&rows[n * kWarp + lane], in + 4 * (n * kWarp + lane), n == 3 ? lane % 5 * 4 : 16);
     copy_async_commit();
   }
+  copy_async_4(&words[lane], in + lane, lane % 2 * 4);
+  copy_async_commit();
   copy_async_wait<1>();
   copy_async_wait<0>();
   __syncthreads();
@@ -45,7 +48,10 @@ __global__ void __launch_bounds__(kWarp) wrappers_kernel(uint32_t* out, const ui
   *out++ = __float_as_uint(exp_fast(x));
   *out++ = __float_as_uint(log2_fast(positive));
   *out++ = __float_as_uint(log_fast(positive));
+  *out++ = __float_as_uint(reciprocal_fast(positive));
+  *out++ = __float_as_uint(rsqrtf(positive));
   *out++ = pack_bf16(c[2], c[3]);
+  *out++ = words[lane ^ 1];
 }
 
 void launch_wrappers(GpuDevice& device, uint32_t* out, const uint32_t* in) {
