@@ -10,7 +10,7 @@
 #
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
-#   DEBUG=1         -O0 with full debug information
+#   SANITIZE=thread ThreadSanitizer             DEBUG=1        -O0 with full debug information
 #   ARCH="80 90"    compute capabilities to compile CUDA for   NVCC=     no CUDA, even where nvcc is found
 
 CXX      ?= g++
@@ -19,7 +19,8 @@ OPTIMISE := $(if $(DEBUG),-O0 -g,$(if $(SANITIZE),-O1 -g1,-O2 -g1))
 
 comma      := ,
 WARNINGS   := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
-SANITIZERS := $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+SANITIZERS := $(if $(SANITIZE),$(if $(filter thread,$(SANITIZE)),-fsanitize=thread,-fsanitize=address$(comma)undefined \
+              -fno-sanitize-recover=all) -fno-omit-frame-pointer)
 FLAGS       = -std=c++20 -I. $(WARNINGS) $(OPTIMISE) $(SANITIZERS) -MMD -MP -pthread $(CXXFLAGS)
 LIBS       := -lfmt -lutf8proc -lz -lmd -pthread
 # The default build puts the programs at the top level; another BUILD keeps its own.
@@ -39,6 +40,11 @@ KERNEL_FLAGS := $(if $(DEBUG),,$(if $(SANITIZE),,-O3)) -ffp-contract=fast -fno-m
 # contracted, as nvcc does, they give the bits that its code gives.
 TWIN_FLAGS := -DTOPOLM_GPU=simt_kernels -ffp-contract=fast $(if $(findstring x86_64,$(MACHINE)),-mfma)
 SIMT_FLAGS := -x c++ -Wno-unknown-pragmas $(TWIN_FLAGS)
+
+# ThreadSanitizer shall see the kernels' accesses, not those of the machine that runs them.
+ifeq ($(SANITIZE),thread)
+  $(addprefix $(BUILD)/obj/kernels/simt/,fiber.o machine.o schedule.o): SANITIZERS := -DTOPOLM_THREAD_SANITIZER -O2
+endif
 
 CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
 
@@ -106,7 +112,9 @@ $(BUILD)/nvtx_recorder.so: tests/nvtx/recorder.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -isystem $(NVTX_INCLUDE) -shared -fPIC $< -o $@
 
-$(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(BUILD)/topolm.a
+# Kernels of tests are for simt only.
+TEST_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(wildcard tests/*.cu))
+$(BUILD)/tests: $(call objects,$(wildcard tests/*.cpp)) $(TEST_KERNELS) $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
 
 $(BUILD)/topolm.a: $(LIBRARY) $(KERNELS)
@@ -139,6 +147,9 @@ $(BUILD)/obj/tests/cuda_host/%.o: FLAGS += $(CUDA_DEFINES)
 endif
 
 $(BUILD)/obj/tests/%.o: FLAGS += -DTOPOLM_BIN='"$(BIN)"'
+$(BUILD)/obj/tests/%.o: tests/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
 $(BUILD)/obj/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -c $< -o $@
@@ -161,8 +172,8 @@ run-test: all $(BUILD)/tests $(NVTX_RECORDER) $(if $(CUDA),$(BUILD)/cuda_host_te
 kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp \
   $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp engine/file.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
-  test_elementwise test_optimizer test_parallel test_sample test_spatial_loss)
-$(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(KERNELS)
+  test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss)
+$(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(TEST_KERNELS) $(KERNELS)
 	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(CUDA),$(LIBS),-lfmt) -o $@
 
 # The host's part of the device cuda, run against a CUDA made for the tests.

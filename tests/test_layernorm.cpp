@@ -121,12 +121,13 @@ TEST_CASE("layernorm: a backward pass over so many rows that each warp of a GPU 
 }
 
 TEST_CASE("layernorm: every mixture of types, and rows at any address") {
-  const int64_t n = 5, c = 36;
-  const Values residual = random_values(n * c + 1, 1), branch = random_values(n * c, 2, DType::bf16),
-               weight = random_values(c, 3), dout = random_values(n * c, 4, DType::bf16),
-               dx0 = random_values(n * c + 1, 5);
-  for (const int64_t begin : {0, 1}) {
+  for (const auto& [cols, first] : {std::pair{36, 0}, {36, 1}, {260, 0}, {1028, 0}}) {
+    const int64_t n = 5, c = cols, begin = first;
+    CAPTURE(c);
     CAPTURE(begin);
+    const Values residual = random_values(n * c + 1, 1), branch = random_values(n * c, 2, DType::bf16),
+                 weight = random_values(c, 3), dout = random_values(n * c, 4, DType::bf16),
+                 dx0 = random_values(n * c + 1, 5);
     Values x(residual.begin() + begin, residual.begin() + begin + n * c), dx = dx0;
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(x[i] + branch[i]);
     const Reference expected = layernorm(x, weight, n, c);

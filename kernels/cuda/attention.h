@@ -43,7 +43,7 @@ constexpr int kTileRow = sizeof(T) == 2 ? (W / 8 | 1) * 8 : W + 4;
 template <class T, int W>
 constexpr int kWalked = (sizeof(T) == 2 ? 64 : 32) / (W > 64 ? 2 : 1);
 
-/// Tiles being copied while others are computed with: two sets in turn. A plain load is not asynchronous.
+/// Sets of tiles: with two, one is copied while the other is computed with. In fp32 there is no room for two.
 template <class T>
 constexpr int kStages = sizeof(T) == 2 ? 2 : 1;
 
@@ -109,7 +109,7 @@ DEVICE void load_tile(T* tile, const void* matrix, bool half, int64_t at, int64_
                    exists ? 4 : 0);
     }
   } else {
-#pragma unroll 4
+#pragma unroll 2
     for (int i = thread; i < ROWS * W; i += kAttentionThreads) {
       const int row = i / W, column = i % W;
       const bool exists = row < rows && column < window.end;
@@ -184,36 +184,45 @@ DEVICE uint32_t first_columns(const Window& window) {
   return (column >= window.begin ? 0x0000ffffu : 0) | (column + 1 >= window.begin ? 0xffff0000u : 0);
 }
 
-/// A warp's 16 M rows of W columns as the left factor, the same for all tiles.
-template <class T, int W, int M>
+/// A warp's 16 M rows of W columns as the left factor, the same for all tiles: KEPT in registers or, where
+/// they are needed for other things, read again for each tile.
+template <class T, int W, int M, bool KEPT>
 struct LeftRows;
 
-template <int W, int M>
-struct LeftRows<bf16, W, M> {
-  // Rows of up to 64 columns stay in registers; longer ones would not leave enough.
-  static constexpr bool kKept = W <= 64;
+template <int W, int M, bool KEPT>
+struct LeftRows<bf16, W, M, KEPT> {
   const bf16* rows;
-  uint32_t head_columns, whole[kKept ? M : 1][W / 16][4], half[M][2];
+  uint32_t head_columns, whole[KEPT ? M : 1][W / 16][4], half[KEPT ? M : 1][2];
 
   DEVICE void load(const bf16* p, uint32_t mask) {
     rows = p, head_columns = mask;
-    if constexpr (kKept) {
+    if constexpr (KEPT) {
       UNROLL
       for (int m = 0; m < M; ++m) {
         UNROLL
         for (int k = 0; k < W / 16; ++k) read_whole(whole[m][k], m, k);
-        if constexpr (W % 16 == 8) ldmatrix<2>(half[m], row(m) + W - 8);
+        if constexpr (W % 16 == 8) read_half(half[m], m);
       }
     }
   }
 
   /// Columns 16 k .. 16 k + 15 of row tile m.
   DEVICE void get_whole(uint32_t (&a)[4], int m, int k) const {
-    if constexpr (kKept) {
+    if constexpr (KEPT) {
       UNROLL
       for (int i = 0; i < 4; ++i) a[i] = whole[m][k][i];
     } else {
       read_whole(a, m, k);
+    }
+  }
+
+  /// The last 8 columns of it.
+  DEVICE void get_half(uint32_t (&a)[2], int m) const {
+    if constexpr (KEPT) {
+      a[0] = half[m][0];
+      a[1] = half[m][1];
+    } else {
+      read_half(a, m);
     }
   }
 
@@ -228,11 +237,12 @@ struct LeftRows<bf16, W, M> {
       a[1] &= head_columns;
     }
   }
+  DEVICE void read_half(uint32_t (&a)[2], int m) const { ldmatrix<2>(a, row(m) + W - 8); }
 };
 
 /// c = a b^T over W columns; b points to 8 N rows of a tile.
-template <int W, int M, int N>
-DEVICE void multiply_transposed(float (&c)[M][N][4], const LeftRows<bf16, W, M>& a, const bf16* b,
+template <int W, int M, int N, bool KEPT>
+DEVICE void multiply_transposed(float (&c)[M][N][4], const LeftRows<bf16, W, M, KEPT>& a, const bf16* b,
                                 uint32_t head_columns) {
   constexpr int kRow = kTileRow<bf16, W>;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -260,28 +270,31 @@ DEVICE void multiply_transposed(float (&c)[M][N][4], const LeftRows<bf16, W, M>&
     }
   }
   if constexpr (W % 16 == 8) {
+    uint32_t left[M][2];
+    UNROLL
+    for (int m = 0; m < M; ++m) a.get_half(left[m], m);
     UNROLL
     for (int n = 0; n < N; n += 2) {
       uint32_t r[2];
       ldmatrix<2>(r, half + 8 * n * kRow);
       UNROLL
       for (int m = 0; m < M; ++m) {
-        mma_m16n8k8(c[m][n], a.half[m], r[0]);
-        mma_m16n8k8(c[m][n + 1], a.half[m], r[1]);
+        mma_m16n8k8(c[m][n], left[m], r[0]);
+        mma_m16n8k8(c[m][n + 1], left[m], r[1]);
       }
     }
   }
 }
 
-template <int W, int M>
-struct LeftRows<float, W, M> {
+template <int W, int M, bool KEPT>
+struct LeftRows<float, W, M, KEPT> {
   const float* rows;
   DEVICE void load(const float* p, uint32_t) { rows = p; }
 };
 
 /// The same in fp32. No column beside the head is ever loaded, so there is nothing to clear.
-template <int W, int M, int N>
-DEVICE void multiply_transposed(float (&c)[M][N][4], const LeftRows<float, W, M>& a, const float* b,
+template <int W, int M, int N, bool KEPT>
+DEVICE void multiply_transposed(float (&c)[M][N][4], const LeftRows<float, W, M, KEPT>& a, const float* b,
                                 uint32_t) {
   constexpr int kRow = kTileRow<float, W>;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -420,14 +433,13 @@ inline TileChoice choose_tiles(const char* operation, std::initializer_list<cons
   return {half, aligned, static_cast<int>(aligned ? width : head_size)};
 }
 
-/// Calls f with a null pointer of the arithmetic's type and the tile's width as a constant.
+/// Calls f with a null pointer of the arithmetic's type and the tile's width as a constant. Few widths: each
+/// is three more kernels to compile, for both types and all architectures.
 template <class F>
 void with_tiles(const TileChoice& choice, F&& f) {
   const auto with_width = [&](auto* type) {
     if (choice.width <= 16)
       f(type, std::integral_constant<int, 16>{});
-    else if (choice.width <= 32)
-      f(type, std::integral_constant<int, 32>{});
     else if (choice.width <= 56)
       f(type, std::integral_constant<int, 56>{});
     else if (choice.width <= 64)

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   if constexpr (kStages<T> == 2) load_queries(first_tile);
   copy_async_wait<kStages<T> - 1>();
   __syncthreads();
-  LeftRows<T, W, 1> left_keys, left_values;
+  LeftRows<T, W, 1, W <= 64> left_keys, left_values;
   left_keys.load(keys + 16 * warp * kTileRow<T, W>, head_columns);
   left_values.load(values + 16 * warp * kTileRow<T, W>, head_columns);
   for (int tile = first_tile; tile <= last_tile; ++tile) {
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
 
 /// Two row tiles a warp, as in the forward pass, where there are registers and shared memory for them.
 template <class T, int W>
-constexpr int kQueryRowTiles = sizeof(T) == 2 && W < 64 ? 2 : 1;
+constexpr int kQueryRowTiles = sizeof(T) == 2 && W <= 64 ? 2 : 1;
 
 /// dq, columns 0 .. C-1 of dqkv, from the same. One block a tile of 64 queries, which walks over the keys
 /// that they see; the last tile, which sees most, begins first.
@@ -204,7 +204,8 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   if constexpr (kStages<T> == 2) load_keys(0);
   copy_async_wait<kStages<T> - 1>();
   __syncthreads();
-  LeftRows<T, W, M> left_queries, left_douts;
+  LeftRows<T, W, M, W <= 64> left_queries;
+  LeftRows<T, W, M, M == 1 && W <= 64> left_douts;
   left_queries.load(queries + warp * Tiles::kWarpRows * kTileRow<T, W>, head_columns);
   left_douts.load(douts + warp * Tiles::kWarpRows * kTileRow<T, W>, head_columns);
   for (int tile = 0; tile <= last_tile; ++tile) {

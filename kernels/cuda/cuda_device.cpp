@@ -168,6 +168,7 @@ void CudaDevice::launch(const Launch& launch) {
 
 void* CudaDevice::scratch(size_t bytes) {
   if (bytes > scratch_bytes_) {
+    must_not_capture("growing scratch");
     check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");  // kernels may still use the old one
     release(std::exchange(scratch_, nullptr));
     scratch_bytes_ = 0;

@@ -133,8 +133,8 @@ void with_type(const Tensor& t, F&& f) {
   }
 }
 
-/// How many of the tensors' elements may be moved N at a time: all whole vectors, or none where a tensor that
-/// is not empty begins at an address that its vectors must not.
+/// How many of the elements that each tensor has may be moved N at a time: all whole vectors, or none where a
+/// tensor does not begin at a multiple of its vectors' size. Tensors that are not there (null) do not matter.
 inline int64_t in_vectors(int N, std::initializer_list<Tensor> tensors) {
   for (const Tensor& t : tensors)
     if (reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(N * size_of(t.dtype)) != 0) return 0;

@@ -1,13 +1,13 @@
 // The spatial loss, backward: dx[:, members_k] += scale * (x - mean)[:, members_k] * gradient_k. One kernel
 // gathers, multiplies and scatters; before it a small one lays the matrices out as operands.
 //
-// What it must move and compute at base 48x1024 (N = 49152, C = 784 fp32, K = 5, n = 81), by arithmetic, not
-// by measurement: x is read, dx read and written, 3 x 154 MB = 462 MB, 227 us at 2.04 TB/s. 2 N K n^2 = 3.2
-// GFLOP; executed, padded to 96 x 96 and three products for the split: N/16 x 5 x 3 x 6 x 12 mma of 4096 FLOP
-// = 13.6 GFLOP, 44 us at 312 TFLOP/s. Besides, each block of 16 rows reads all operands, 5 x 96 x 96 words =
-// 184 KB, from the L2: 570 MB. From shared memory it fetches 5 x 3 x 6 x 8 words a lane, each about 2.1
-// cycles for the banks that 4 scattered columns share: 1500 of the 11000 cycles that its rows take from HBM
-// (13.4 bytes a cycle and SM on an A100).
+// At base 48x1024 (N = 49152, C = 784 fp32, K = 5, n = 81), derived from the shapes and from an A100's data
+// sheet (2.04 TB/s, which is 13.4 bytes a cycle and multiprocessor; 312 TFLOP/s), not measured: x is read, dx
+// read and written, 3 x 154 MB = 462 MB: 227 us. 2 N K n^2 = 3.2 GFLOP; executed, a neighborhood is 3 panels
+// of 32 by 6 steps of 16, so N/16 x 5 x 3 x 6 x 16 mma of 4096 FLOP = 18 GFLOP: 58 us. Each block reads all
+// operands, 5 x 96 x 96 words = 184 KB, from the L2: 570 MB. Its 16 rows take 11000 cycles from memory and
+// 6000 of shared memory: 1600 to copy, split and store, 15 panels x 6 steps x 4 loads x 2 x 2.75 = 2000 to
+// fetch (4 units in two halves of the banks), and 15 x 32 loads and stores x 4.5 = 2200 to add to dx.
 #include "kernels/cuda/gpu_kernels.h"
 #include "kernels/cuda/spatial_rows.h"
 
@@ -42,13 +42,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// dx [rows, c]: a block owns kTileRows rows. A warp multiplies gradient_k's panel of 32 rows (it is
-/// symmetric) by the members' columns, which gives 32 members of dx for the block's rows, in registers; as
-/// many panels at once as there are warps. Then the panels of each k are added to dx in ascending k: members
-/// of one neighborhood are distinct, those of two may not be. STAGED: see CentredRows; a tile of x and one of
-/// dx in dynamic shared memory.
+/// dx [rows, c]: a block owns kTileRows rows. A warp multiplies 32 rows of gradient_k, which is symmetric, by
+/// the members' columns: dx of 32 members for the block's rows, in registers. As many of these panels at once
+/// as there are warps; then they are added to dx in ascending k, for members of one neighborhood are
+/// distinct, but not those of two. STAGED: see CentredRows; dynamic shared memory holds a tile and, `stride`
+/// words a row, a copy first of x and then of dx. Otherwise stride is c.
 template <class T, bool STAGED>
-__global__ void __launch_bounds__(kWarps* kWarp)
+__global__ void __launch_bounds__(kWarps* kWarp, 2)
     spatial_loss_backward_kernel(float* dx, const T* x, const float* mean, const Fragment* operands,
                                  const int32_t* members, float scale, int64_t rows, int c, int k, int n,
                                  int stride, Fault* fault) {
@@ -80,15 +80,17 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     const int q = task / panels, panel = task % panels;
     const int32_t* const who = members + int64_t{q} * n;
     float product[2][2][4] = {};  // [16 members][8 rows]
-    if (task <= last)
-      for (int step = 0; step < steps; ++step) {
+    if (task <= last) {
+      const Fragment* operand = operands + int64_t{task} * steps * 4 * kWarp + lane;
+      for (int step = 0; step < steps; ++step, operand += 4 * kWarp) {
         uint32_t b_high[2][2], b_low[2][2];
         UNROLL for (int h = 0; h < 2; ++h) {
-          const int64_t i = step * kTileRows + 8 * h + 2 * t;
           int unit[2];
-          UNROLL for (int e = 0; e < 2; ++e) unit[e] =
-              tile.place(column_of(members, int64_t{q} * n + min(int64_t{n - 1}, i + e), c, fault,
-                                   Fault::spatial_loss_backward_member));
+          UNROLL for (int e = 0; e < 2; ++e) {
+            const int i = min(n - 1, step * kTileRows + 8 * h + 2 * t + e);
+            unit[e] = tile.place(
+                column_of(members, int64_t{q} * n + i, c, fault, Fault::spatial_loss_backward_member));
+          }
           const Vector<uint32_t, 2> a = tile.template fetch<2>(unit[0], 2 * g),
                                     b = tile.template fetch<2>(unit[1], 2 * g);
           UNROLL for (int v = 0; v < 2; ++v) {
@@ -97,11 +99,11 @@ __global__ void __launch_bounds__(kWarps* kWarp)
           }
         }
         UNROLL for (int u = 0; u < 2; ++u) {
-          const Fragment* const from = operands + ((int64_t{task} * steps + step) * 2 + u) * 2 * kWarp + lane;
-          const Fragment high = from[0], low = from[kWarp];
+          const Fragment high = operand[2 * u * kWarp], low = operand[(2 * u + 1) * kWarp];
           UNROLL for (int v = 0; v < 2; ++v) mma_split(product[u][v], high.at, low.at, b_high[v], b_low[v]);
         }
       }
+    }
     if constexpr (STAGED) copy_async_wait<0>();  // for dx
     for (int turn = first / panels; turn <= last / panels; ++turn) {
       __syncthreads();

@@ -8,21 +8,20 @@
 //   loss          norms, correlations, the loss of a neighborhood and its backward matrix, in double
 //   aggregate     mean or max over the neighborhoods
 //
-// What each must move and compute at base 48x1024 (N = 49152, C = 784 fp32, K = 5, n = 81), by arithmetic,
-// not by measurement:
-//   column_sums   4NC = 154 MB of x; NC additions.
-//   gram          154 MB of x and 384 chunks x 5 x 3321 sums = 26 MB. N K n(n+1) = 1.6 GFLOP of pairs.
-//   Executed: a
-//                 neighborhood of 81 is 6 squares of 32 x 32 in the lower triangle, of which 42 of 48 tiles
-//                 of 16 x 8 are multiplied, three times each for the split: 384 x 8 x 5 x 42 x 3 mma of 4096
-//                 FLOP = 7.9 GFLOP, 25 us at 312 TFLOP/s, where the bytes take 88 us at 2.04 TB/s.
-//   gram_sum      26 MB, most of it still in the L2.
-//   loss          5 x 3 x 81 x 81 terms in double: latency, not throughput.
-// Scattered columns are what makes a plain gather dear: 81 of 784 columns touch 1 - (1 - 81/784)^8 = 58 % of
-// a row's 32-byte sectors, five neighborhoods 2.9 times the row. So rows are staged whole in shared memory.
-// There a member is fetched by every square that has it, 4 times for n = 81: 5 x 6 x 64 fetches of 16 rows
-// are 960 warp-wide loads, each about 2.6 cycles for the banks that 8 scattered columns share, so 2500 cycles
-// of shared memory in the 3700 that the rows take from HBM (13.4 bytes a cycle and SM on an A100).
+// At base 48x1024 (N = 49152, C = 784 fp32, K = 5, n = 81), derived from the shapes and from an A100's data
+// sheet (2.04 TB/s, which is 13.4 bytes a cycle and multiprocessor; 312 TFLOP/s), not measured:
+//   column_sums  reads x, 4NC = 154 MB; NC additions of deviations.
+//   gram         reads x and writes 384 chunks x 5 x 3321 sums = 26 MB: 88 us. N K n (n+1) = 1.6 GFLOP in the
+//                pairs; executed, a neighborhood is 6 squares of 32 x 32 with 42 tiles of 16 x 8 on or below
+//                the diagonal, so N/16 x 5 x 42 x 4 mma of 4096 FLOP = 10.6 GFLOP: 34 us.
+//   gram_sum     reads the 26 MB, which a 40 MB L2 may still hold, and writes 0.1 MB.
+//   loss         5 blocks, each a few passes over 3240 pairs: latency, not throughput.
+// Members are scattered: 81 of 784 columns touch 1 - (1 - 81/784)^8 = 58 % of a row's 32-byte sectors, so
+// five neighborhoods gathered from global memory would read it 2.9 times. Rows are staged whole in shared
+// memory instead. There, 16 rows take 392 cycles of 128 bytes to copy, 392 and 392 to split, and 30 squares x
+// 8 loads x 4 x 1.5 = 1440 to fetch (of the two units that a quarter of a warp loads, half the time both lie
+// in one half of the banks): 2600 cycles, within the 3700 that their 50 KB take from memory. The copy of the
+// next rows is under way while these are multiplied, but not while they are split.
 #include "kernels/cuda/gpu_kernels.h"
 #include "kernels/cuda/spatial_rows.h"
 
@@ -110,8 +109,8 @@ __global__ void __launch_bounds__(kThreads) column_means_kernel(float* mean, con
 /// partial [chunks, k, n(n+1)/2] = for each pair i >= j of the members of each neighborhood, the sum over the
 /// rows of chunk blockIdx.x of (x - mean)[:, i] * (x - mean)[:, j]. The lower triangles are covered by
 /// squares of kPanel x kPanel, and each warp keeps kSquares of them in registers until its rows are done.
-/// STAGED: see CentredRows; two tiles of dynamic shared memory, one being copied while the other is
-/// multiplied.
+/// STAGED: see CentredRows; dynamic shared memory holds a tile and, `stride` words a row, a copy of the next
+/// rows.
 template <class T, bool STAGED>
 __global__ void __launch_bounds__(kWarps* kWarp)
     gram_kernel(float* partial, const T* x, const float* mean, const int32_t* members, int64_t rows, int c,

@@ -114,7 +114,13 @@ void Fiber::start(void (*entry)()) {
   unsigned char* const stack = mapping_ + page();
   allow_access(stack, kStackBytes);  // abandoned frames left their traps
   if constexpr (kThreadSanitizer) {
-    if (thread_) __tsan_destroy_fiber(thread_);
+    if (thread_) {
+      // Its stack is used again: what it did happened before, which a switch with flags 0 says.
+      void* const host = __tsan_get_current_fiber();
+      __tsan_switch_to_fiber(thread_, kNoSynchronization);
+      __tsan_switch_to_fiber(host, 0);
+      __tsan_destroy_fiber(thread_);
+    }
     thread_ = __tsan_create_fiber(0);
   }
 #if defined(TOPOLM_UCONTEXT)

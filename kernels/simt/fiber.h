@@ -60,6 +60,7 @@ void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 namespace topolm::simt {
 
 extern constinit thread_local Fiber* fiber_left;
+constexpr unsigned kNoSynchronization = 1;  // a switch orders nothing: only CUDA's own operations do
 
 inline void Fiber::arrive([[maybe_unused]] void* fake_stack) {
   // The stack that was left tells its bounds: how those of a host thread become known.
@@ -72,7 +73,6 @@ inline void Fiber::switch_to(Fiber& next) {
     fiber_left = this;
     __sanitizer_start_switch_fiber(&fake_stack_, next.stack_, next.stack_bytes_);
   }
-  constexpr unsigned kNoSynchronization = 1;  // a switch orders nothing: only CUDA's own operations do
   if constexpr (kThreadSanitizer) __tsan_switch_to_fiber(next.thread_, kNoSynchronization);
 #if defined(TOPOLM_UCONTEXT)
   swapcontext(&context_, &next.context_);

@@ -53,7 +53,7 @@ struct Copies {
     int size, bytes, group;
     bool landed;
   };
-  std::array<Copy, 64> queue;
+  std::array<Copy, 128> queue;
   int count, groups;
 };
 
@@ -96,14 +96,13 @@ class SharedMemory {
     const size_t alignment = std::max<size_t>(slot.alignment, 16);
     static_ = (static_ + alignment - 1) / alignment * alignment + slot.bytes;
     if (static_ > kMaxStaticShared)
-      kernel_failed(
-          fmt::format("with '{}' its static shared memory is {} bytes; the limit is {}, more must be "
-                      "dynamic",
-                      slot.name, static_, kMaxStaticShared));
+      operation_failed(slot.site, fmt::format("makes {} bytes of static shared memory; the limit is {}, more "
+                                              "must be dynamic",
+                                              static_, kMaxStaticShared));
     if (static_ + dynamic_ > kMaxShared)
-      kernel_failed(
-          fmt::format("with '{}' its shared memory is {} bytes, static and dynamic; the limit is {}",
-                      slot.name, static_ + dynamic_, kMaxShared));
+      operation_failed(slot.site,
+                       fmt::format("makes {} bytes of shared memory, static and dynamic; the limit is {}",
+                                   static_ + dynamic_, kMaxShared));
     return take(slot.bytes, alignment);
   }
 
@@ -112,7 +111,7 @@ class SharedMemory {
 
   unsigned char* take(size_t bytes, size_t alignment) {
     const size_t at = (end_ + kGap + alignment - 1) / alignment * alignment;
-    if (at + bytes + kGap > kCapacity) kernel_failed("it has too many shared arrays");
+    if (at + bytes + kGap > kCapacity) kernel_failed("too many shared arrays");
     end_ = at + bytes;
     allow_access(memory_ + at, bytes);
     fill_with_nan(memory_ + at, bytes);
@@ -367,15 +366,13 @@ void Multiprocessor::warp_operation(uint32_t mask, const Site& site, void* lane,
 
 void Multiprocessor::copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
   Copies& copies = copies_[running_->linear];
-  const auto refuse_copy = [&](const std::string& what) {
-    kernel_failed(fmt::format("{} ({}:{}) {}", site.operation, site.file, site.line, what));
-  };
-  if (bytes < 0 || bytes > size) refuse_copy(fmt::format("copies {} of {} bytes", bytes, size));
+  if (bytes < 0 || bytes > size) operation_failed(site, fmt::format("copies {} of {} bytes", bytes, size));
   for (const void* p : {static_cast<const void*>(shared), global})
     if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size))
-      refuse_copy(fmt::format("has an address that is not a multiple of {}", size));
+      operation_failed(site, fmt::format("has an address that is not a multiple of {}", size));
   if (copies.count == static_cast<int>(copies.queue.size()))
-    refuse_copy(fmt::format("is one more than the {} that a thread can have under way", copies.count));
+    operation_failed(site,
+                     fmt::format("is one more than the {} that a thread can have under way", copies.count));
   // Both ends are touched now, and the shared one again at the wait: in between anything may happen to it.
   note_read(global, static_cast<size_t>(bytes));
   note_write(shared, static_cast<size_t>(size));
@@ -478,6 +475,9 @@ void copy_async(const Site& site, void* shared, const void* global, int size, in
 void copy_async_commit() { here->copy_async_commit(); }
 void copy_async_wait(int newest) { here->copy_async_wait(newest); }
 void kernel_failed(const std::string& what) { fail("{}", what); }
+void operation_failed(const Site& site, const std::string& what) {
+  fail("{} ({}:{}) {}", site.operation, site.file, site.line, what);
+}
 
 void SharedSlot::allocate() {
   address = here->static_array(*this);
@@ -515,6 +515,20 @@ std::vector<uint32_t> block_order(int64_t blocks, Order order, RandomBits random
   return list;
 }
 
+constexpr size_t kTurns = kThreadSanitizer ? 2 : 1;  // see block_ended_
+
+/// This host thread's. A function of its own, so that every thread passes the declaration: only then are they
+/// destroyed, and their thousands of stacks unmapped, when the thread ends.
+std::array<std::unique_ptr<Multiprocessor>, kTurns>& multiprocessors() {
+  static thread_local std::array<std::unique_ptr<Multiprocessor>, kTurns> all;
+  return all;
+}
+
+std::unique_ptr<Multiprocessor>& next_multiprocessor() {
+  static thread_local size_t turn = 0;
+  return multiprocessors()[turn = (turn + 1) % kTurns];
+}
+
 }  // namespace
 
 void run(const Launch& launch, uint64_t number, const Settings& settings, ThreadPool& pool) {
@@ -524,9 +538,6 @@ void run(const Launch& launch, uint64_t number, const Settings& settings, Thread
   const std::vector<uint32_t> order =
       block_order(blocks, settings.order, random_bits(settings.seed, number, ~uint64_t{0}));
 
-  constexpr size_t kTurns = kThreadSanitizer ? 2 : 1;  // see block_ended_
-  static thread_local std::array<std::unique_ptr<Multiprocessor>, kTurns> multiprocessors;
-  static thread_local size_t turn = 0;
   std::atomic<bool> failed{false};
   launched.release();
   pool.parallel_for(blocks, [&](int64_t task, int) {
@@ -540,7 +551,7 @@ void run(const Launch& launch, uint64_t number, const Settings& settings, Thread
         grid.blocks,
         nullptr,
         this_block.epoch + 1};
-    auto& multiprocessor = multiprocessors[turn = (turn + 1) % kTurns];
+    auto& multiprocessor = next_multiprocessor();
     try {
       if (!multiprocessor) multiprocessor = std::make_unique<Multiprocessor>();
       multiprocessor->run(launch, settings.order, random_bits(settings.seed, number, block));
@@ -549,7 +560,7 @@ void run(const Launch& launch, uint64_t number, const Settings& settings, Thread
       throw;
     }
   });
-  for (const auto& multiprocessor : multiprocessors)
+  for (const auto& multiprocessor : multiprocessors())
     if (multiprocessor) multiprocessor->finish();
 }
 

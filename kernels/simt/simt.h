@@ -68,11 +68,12 @@ void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolv
 void thread_fence();
 /// Throws what run() will throw, with the names of kernel, block and thread.
 [[noreturn]] void kernel_failed(const std::string& what);
+[[noreturn]] void operation_failed(const Site& site, const std::string& what);
 
 /// A shared array's place in the current block's shared memory.
 struct SharedSlot {
   size_t bytes, alignment;
-  const char* name;
+  Site site;
   uint64_t epoch = 0;
   void* address = nullptr;
   void* get() {
@@ -149,7 +150,7 @@ T shuffle(const Site& site, uint32_t mask, T value, int argument, int width = 32
       resolve = resolve_shuffle<T, KIND, 2>;
       break;
     default:
-      kernel_failed("a shuffle's width must be 2, 4, 8, 16 or 32, not " + std::to_string(width));
+      operation_failed(site, "has width " + std::to_string(width) + "; 2, 4, 8, 16 and 32 can be");
   }
   warp_operation(mask, site, &lane, resolve);
   return lane.out;
@@ -197,10 +198,10 @@ T read_modify_write(T* p, F&& f) {
 #define blockDim (::topolm::simt::this_block.threads)
 #define gridDim (::topolm::simt::this_block.blocks)
 
-#define SHARED(type, name, dimensions)                                                                     \
-  using simt_type_of_##name = type dimensions;                                                             \
-  static thread_local ::topolm::simt::SharedSlot simt_slot_of_##name{sizeof(simt_type_of_##name),          \
-                                                                     alignof(simt_type_of_##name), #name}; \
+#define SHARED(type, name, dimensions)                                                         \
+  using simt_type_of_##name = type dimensions;                                                 \
+  static thread_local ::topolm::simt::SharedSlot simt_slot_of_##name{                          \
+      sizeof(simt_type_of_##name), alignof(simt_type_of_##name), {__FILE__, __LINE__, #name}}; \
   auto& name = *static_cast<simt_type_of_##name*>(simt_slot_of_##name.get())
 #define DYNAMIC_SHARED(type, name) \
   type* const name = reinterpret_cast<type*>(::topolm::simt::this_block.dynamic_shared)

@@ -67,7 +67,8 @@ template <int N, bool TRANSPOSE>
 void ldmatrix(const Site& site, uint32_t (&r)[N], const void* row) {
   LdmatrixLane lane{};
   if (this_thread->lane < 8 * N) {
-    if (reinterpret_cast<uintptr_t>(row) % 16) kernel_failed("ldmatrix: its row is not 16-byte aligned");
+    if (reinterpret_cast<uintptr_t>(row) % 16)
+      operation_failed(site, "has a row that is not 16-byte aligned");
     for (int i = 0; i < 8; ++i) lane.row[i] = static_cast<const uint16_t*>(row)[i];
   }
   warp_operation(0xffffffffu, site, &lane, resolve_ldmatrix<N, TRANSPOSE>);
