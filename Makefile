@@ -1,12 +1,16 @@
 # topolm.cu
 #
-#   make            the programs: tokenize, train_topolm, infer, bench
-#   make demo       everything on real text, in minutes; make demo TEXT=my.txt for your own
-#   make test       all tests
-#   make setup      installs what is missing (Debian, Ubuntu); demo and test call it themselves
+#   make                the programs: tokenize, train_topolm, infer, bench
+#   make demo           everything on real text, in minutes; make demo TEXT=my.txt for your own
+#   make test           all tests
+#   make setup          installs what is missing (Debian, Ubuntu); demo and test call it themselves
+#   make gpu-report     with a GPU: tests, sanitizers and times there -> gpu-report.md
+#   make profile        Nsight Systems over a training step; profile-kernel: Nsight Compute (docs/profiling.md)
 #   make kernel-report  what ptxas says of each CUDA kernel, and what it must move and compute
-#   make lint       formatting, and what the linker must not mix between instruction sets
-#   make test-neon  the kernels on AArch64, run by QEMU
+#   make ptx-check      the kernels' tests on what nvcc makes of them, interpreted
+#   make test-deep      every kernel of the GPU under a thousand schedules
+#   make test-neon      the kernels on AArch64, run by QEMU
+#   make lint           formatting, and what the linker must not mix between instruction sets
 #
 #   CXX=clang++     another compiler            BUILD=DIR      another place for objects and programs
 #   SANITIZE=1      AddressSanitizer and UBSan  WERROR=1       warnings are errors
@@ -38,7 +42,8 @@ KERNEL_FLAGS := $(if $(DEBUG),,$(if $(SANITIZE),,-O3)) -ffp-contract=fast -fno-m
 
 # The CUDA kernels, compiled as C++: every CUDA thread is a fiber of kernels/simt. With multiply and add
 # contracted, as nvcc does, they give the bits that its code gives.
-SIMT_FLAGS := -x c++ -DTOPOLM_GPU=simt_kernels -Wno-unknown-pragmas -ffp-contract=fast $(if $(findstring x86_64,$(MACHINE)),-mfma)
+TWIN_FLAGS := -DTOPOLM_GPU=simt_kernels -ffp-contract=fast $(if $(findstring x86_64,$(MACHINE)),-mfma)
+SIMT_FLAGS := -x c++ -Wno-unknown-pragmas $(TWIN_FLAGS)
 
 # ThreadSanitizer shall see the kernels' accesses, not those of the machine that runs them.
 ifeq ($(SANITIZE),thread)
@@ -73,7 +78,7 @@ ifneq ($(NVTX_INCLUDE),)
   NVTX_RECORDER := $(BUILD)/nvtx_recorder.so
 endif
 
-CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device plan_cache)
+CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device timed_device plan_cache)
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
@@ -81,7 +86,7 @@ KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report))
+HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report gpu_report))
 
 # The report's picture needs cairo; its tables do not.
 ifdef CAIRO
@@ -171,7 +176,7 @@ run-test: all $(BUILD)/tests $(NVTX_RECORDER) $(if $(CUDA),$(BUILD)/cuda_host_te
 
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
-kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp \
+kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp kernels/cuda/timed_device.cpp \
   $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp engine/file.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
   test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss)
@@ -186,15 +191,64 @@ $(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_ho
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
+test-deep: $(BUILD)/kernel_tests
+	TOPOLM_SCHEDULES=1000 $(BUILD)/kernel_tests -tc='schedules*'
+
 test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
 	@$(MAKE) --no-print-directory build-neon/kernel_tests BUILD=build-neon CXX=aarch64-linux-gnu-g++ \
 	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
 	qemu-aarch64-static build-neon/kernel_tests
 
+# With a GPU: all tests on it, compute-sanitizer, and times -> gpu-report.md. DEVICE=simt rehearses.
+gpu-report: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/kernel_tests $(BUILD)/tests
+	@sh tools/gpu_report.sh $(BUILD) $(or $(DEVICE),cuda)
+
+# docs/profiling.md says what to look at.
+profile: all
+	@mkdir -p $(BUILD)/profile
+	TOPOLM_GRAPHS=off nsys profile --trace=cuda,nvtx,cublas --force-overwrite=true -o $(BUILD)/profile/step \
+	  --capture-range=nvtx --nvtx-capture='step 8@topolm' --capture-range-end=stop \
+	  -e NSYS_NVTX_PROFILER_REGISTER_ONLY=0 $(BUILD)/gpu_report --only step $(PROFILE_FLAGS)
+	nsys stats --report nvtx_gpu_proj_sum,cuda_gpu_kern_sum $(BUILD)/profile/step.nsys-rep
+
+profile-kernel: all
+	$(if $(KERNEL),,$(error make profile-kernel KERNEL=attention_forward: name a kernel, or the beginning of one))
+	@mkdir -p $(BUILD)/profile
+	TOPOLM_GRAPHS=off ncu --set full --nvtx --import-source yes -k regex:$(KERNEL) -c 3 -f -o $(BUILD)/profile/$(KERNEL) \
+	  $(BUILD)/gpu_report --only step $(PROFILE_FLAGS)
+
 kernel-report: $(BUILD)/kernel_report $(CUDA_KERNELS)
 	$(if $(CUDA),,$(error make kernel-report needs nvcc))
 	$(BUILD)/kernel_report --ptxas $(patsubst %.cu,$(BUILD)/obj/%.ptxas,$(wildcard kernels/cuda/*.cu)) --out $(BUILD)/kernel-report.md
+
+# The PTX that nvcc makes of the kernels for each architecture; and the kernels' tests on a device that runs both
+# this PTX and the source, in place of the devices of kernels/devices.cpp.
+define ptx_rule
+$(BUILD)/ptx/$(1)/%.ptx: $(2)/%.cu
+	@mkdir -p $$(@D)
+	$$(NVCC) -std=c++20 -I. -DTOPOLM_GPU=simt_kernels -arch=compute_$(1) -Werror all-warnings -MMD -MP -MF $$(@:.ptx=.d) -ptx $$< -o $$@
+endef
+$(foreach a,$(ARCH),$(foreach d,kernels/cuda tests/ptx,$(eval $(call ptx_rule,$a,$d))))
+
+$(BUILD)/obj/tests/ptx/%.o: FLAGS += $(TWIN_FLAGS)
+$(BUILD)/obj/tests/ptx/%.o: tests/ptx/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
+# Of the tests those of the operations; of the devices none but its own.
+ptx_check_sources = $(wildcard tests/ptx/*.cpp) $(filter-out %/ceiling.cpp %/cpu_device.cpp %/devices.cpp \
+  %/simt_products.cpp %/plan_cache.cpp %/timed_device.cpp %/file.cpp $(patsubst %,tests/%.cpp,main test_parallel test_schedules test_simt),$(kernel_test_sources))
+$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(SIMT)
+	$(CXX) $(FLAGS) -rdynamic $^ -lfmt -ldl -o $@
+
+ifneq ($(NVCC),)
+ptx-check: $(BUILD)/ptx_check $(foreach a,$(ARCH),$(patsubst %.cu,$(BUILD)/ptx/$a/%.ptx,$(notdir $(wildcard kernels/cuda/*.cu tests/ptx/*.cu))))
+	$(BUILD)/ptx_check --arch "$(ARCH)"
+else
+ptx-check:
+	@echo "ptx-check: skipped, there is no nvcc here"
+endif
 
 run-demo: all
 	@TEXT='$(TEXT)' sh tools/demo.sh
@@ -206,5 +260,6 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup run-test run-demo test-neon kernel-report lint clean
+.PHONY: FORCE all about demo test setup run-test run-demo test-neon test-deep ptx-check kernel-report gpu-report \
+  profile profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -133,8 +133,8 @@ TEST_CASE("simt: planted bugs are reported by the sanitizer of this build, with 
     if (!sanitizer_report(bug)) continue;
     const std::string name = bug.name;
     CAPTURE(name);
-    const Outcome run = shell("TOPOLM_BUG=" + std::string(bug.name) + " " + self +
-                              " --no-skip --test-case='simt: the planted bug that *'");
+    const Outcome run = shell("UBSAN_OPTIONS=print_stacktrace=1 TOPOLM_BUG=" + std::string(bug.name) + " " +
+                              self + " --no-skip --test-case='simt: the planted bug that *'");
     CAPTURE(run.output);
     CHECK(run.status != 0);
     CHECK(contains(run.output, sanitizer_report(bug)));

@@ -1,6 +1,6 @@
-// bench: what this machine can do, what a training step takes of it, and where the time goes.
+// bench: what this machine's CPU can do, what a training step takes of it, and where the time goes. A GPU's
+// report is tools/gpu_report.cpp.
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,6 +15,7 @@
 #include "model/trainer.h"
 #include "tools/bench_peer.h"
 #include "tools/main.h"
+#include "tools/random_tokens.h"
 
 using namespace topolm;
 using nlohmann::json;
@@ -70,7 +71,7 @@ DType dtype_of(const std::string& word) {
 }
 
 Ceilings measure_ceilings(const Options& o, int threads) {
-  const DeviceOptions device{"auto", threads, ""};
+  const DeviceOptions device{"cpu", threads, ""};
   Ceilings c{
       threads, measure_multiply_add_speed(device, o.seconds), measure_memory_speed(device, o.seconds), {}};
   const auto kernels = make_kernels(device);
@@ -97,18 +98,6 @@ double cpu_time() {
   timespec t{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-/// A stream of random tokens; the file is gone when this returns, the mapping stays.
-TokenFile random_tokens(int vocab_size, int64_t count) {
-  std::vector<uint16_t> tokens(static_cast<size_t>(count));
-  Random random(1, Random::Purpose::tests);
-  for (uint16_t& t : tokens) t = static_cast<uint16_t>(random.below(static_cast<uint64_t>(vocab_size)));
-  const fs::path path = fs::temp_directory_path() / fmt::format("topolm-bench-{}.bin", getpid());
-  write_file(path, {reinterpret_cast<const char*>(tokens.data()), 2 * tokens.size()});
-  TokenFile file(path);
-  fs::remove(path);
-  return file;
 }
 
 /// Seconds a step, forward and backward; what has no direction counts as neither.
@@ -145,7 +134,7 @@ StepTimes time_steps(const Options& o, const std::string& preset, const std::str
   if (o.seq) t.train.seq = o.seq;
   t.train.dtype = dtype_of(dtype);
   forget_peak_memory();
-  const auto kernels = make_kernels({"auto", threads, ""});
+  const auto kernels = make_kernels({"cpu", threads, ""});
   const TokenFile tokens =
       random_tokens(t.model.vocab_size, int64_t{t.train.batch} * t.train.seq + (1 << 20));
   const DataLoader data(tokens, t.train.batch, t.train.seq, t.train.seed);
@@ -349,7 +338,7 @@ void run(const Options& o) {
   require(!o.compare || peer,
           "--compare needs a python3 with PyTorch, and there is none here; on Debian: apt install "
           "python3-torch libopenblas0-pthread");
-  const std::string description = make_kernels()->device().description();
+  const std::string description = make_kernels({"cpu", 0, ""})->device().description();
   double load = 0;
   getloadavg(&load, 1);
   fmt::print("machine   {}; load {:.1f} on {} CPUs\n", description, load, available_cpus());

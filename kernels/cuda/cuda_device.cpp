@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -59,6 +60,7 @@ CudaDevice::CudaDevice() {
   add_detail(fmt::format("compute capability {}.{}", gpu.major, gpu.minor));
   // Non-blocking: nothing that runs in CUDA's default stream is waited for.
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  for (cudaEvent_t* event : {&start_, &stop_}) check_cuda(cudaEventCreate(event), "cudaEventCreate");
   for (Staging& s : staging_) {
     check_cuda(cudaMallocHost(&s.memory, kStagingBytes), "cudaMallocHost");
     check_cuda(cudaEventCreateWithFlags(&s.copied, cudaEventDisableTiming), "cudaEventCreateWithFlags");
@@ -79,6 +81,7 @@ CudaDevice::~CudaDevice() {
     (void)cudaEventDestroy(s.copied);
     (void)cudaFreeHost(s.memory);
   }
+  for (const cudaEvent_t event : {start_, stop_}) (void)cudaEventDestroy(event);
   (void)cudaStreamDestroy(stream_);
 }
 
@@ -179,6 +182,18 @@ void* CudaDevice::scratch(size_t bytes) {
   return scratch_;
 }
 
+double CudaDevice::seconds(const std::function<void()>& issue) {
+  must_not_capture("timing");
+  check_cuda(cudaEventRecord(start_, stream_), "cudaEventRecord");
+  issue();
+  check_cuda(cudaEventRecord(stop_, stream_), "cudaEventRecord");
+  check_cuda(cudaEventSynchronize(stop_), "cudaEventSynchronize",
+             fmt::format("the last kernel launched was {}", last_kernel_));
+  float milliseconds = 0;
+  check_cuda(cudaEventElapsedTime(&milliseconds, start_, stop_), "cudaEventElapsedTime");
+  return 1e-3 * double{milliseconds};
+}
+
 void CudaDevice::must_not_capture(const char* operation) const {
   require(!capturing_, "{} while a CUDA graph is being captured", operation);
 }
@@ -236,6 +251,9 @@ class CudaDevice::Graph final : public Recording {
 
 void CudaDevice::replay(std::unique_ptr<Recording>& recording, const std::vector<int64_t>& key,
                         const std::function<void()>& issue) {
+  // A replayed graph shows a profiler none of the ranges that were opened while it was recorded.
+  static const char* const graphs = std::getenv("TOPOLM_GRAPHS");
+  if (graphs && std::string(graphs) == "off") return issue();
   if (!recording) recording = std::make_unique<Graph>();
   static_cast<Graph&>(*recording).run(*this, key, issue);
 }

@@ -40,6 +40,8 @@ class CudaDevice final : public GpuDevice {
               const std::function<void()>& issue) override;
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override;
+  /// By the device's clock.
+  double seconds(const std::function<void()>& issue) override;
   Fault* fault() override { return fault_; }
 
   cudaStream_t stream() const { return stream_; }
@@ -64,6 +66,7 @@ class CudaDevice final : public GpuDevice {
 
   std::string model_, details_;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t start_ = nullptr, stop_ = nullptr;  // of seconds()
   std::array<Staging, 16> staging_;
   size_t next_staging_ = 0;
   Reply* reply_ = nullptr;

@@ -54,6 +54,9 @@ class GpuDevice : public Device {
   /// lost at the next operation; the pointer of an earlier call becomes invalid.
   virtual void* scratch(size_t bytes) = 0;
 
+  /// How long the device takes for what `issue` issues, once all before it is done. By the host's clock here.
+  virtual double seconds(const std::function<void()>& issue);
+
   /// Device memory of one Fault, kind none until a kernel reports.
   virtual Fault* fault() = 0;
 };

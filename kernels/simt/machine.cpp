@@ -53,7 +53,7 @@ struct Copies {
     int size, bytes, group;
     bool landed;
   };
-  std::array<Copy, 128> queue;
+  std::array<Copy, 256> queue;
   int count, groups;
 };
 
@@ -138,7 +138,6 @@ class Multiprocessor {
   void copy_async(const Site& site, void* shared, const void* global, int size, int bytes);
   void copy_async_commit() { ++copies_[running_->linear].groups; }
   void copy_async_wait(int newest);
-  void thread_fence() { fence_.acquire(), fence_.release(); }
   void* static_array(const SharedSlot& slot) { return shared_.static_array(slot); }
 
  private:
@@ -174,7 +173,6 @@ class Multiprocessor {
   // stacks and its shared memory; so blocks that follow each other run on two multiprocessors.
   std::array<Token, 2> barrier_, block_ended_;
   unsigned barrier_turn_ = 0, block_turn_ = 0;
-  Token fence_;
 };
 
 constinit thread_local Multiprocessor* here = nullptr;
@@ -468,7 +466,6 @@ void sync_block(const Site& site) { here->sync_block(site); }
 void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve) {
   here->warp_operation(mask, site, lane, resolve);
 }
-void thread_fence() { here->thread_fence(); }
 void copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
   here->copy_async(site, shared, global, size, bytes);
 }

@@ -65,7 +65,6 @@ void sync_block(const Site& site);
 /// Waits for all lanes of `mask`; the last to come calls `resolve`. As in CUDA, an exchange of values orders
 /// no memory; only __syncwarp does, which has none (null).
 void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve);
-void thread_fence();
 /// Throws what run() will throw, with the names of kernel, block and thread.
 [[noreturn]] void kernel_failed(const std::string& what);
 [[noreturn]] void operation_failed(const Site& site, const std::string& what);
@@ -226,7 +225,6 @@ inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
-inline void __threadfence() { ::topolm::simt::thread_fence(); }
 
 #define SIMT_MIN_MAX(type)                                  \
   inline type min(type a, type b) { return b < a ? b : a; } \

@@ -307,3 +307,36 @@ TEST_CASE("cuda host: training and decoding through graphs give the bits that is
   CHECK(fake::state.captures == 0);
   CHECK(got == expected);
 }
+
+TEST_CASE("cuda host: a micro-step with other numbers is another recording") {
+  const Fresh fresh;
+  ModelConfig config = model_preset("nano");
+  config.vocab_size = 64, config.block_size = 16;
+  const auto gradient = [&](bool record) {
+    const auto kernels = make_kernels_on_fake();
+    static_cast<fake::Device&>(kernels->device()).record = record;
+    TopoLM model(*kernels, config, make_sheets(config, "random", 1), 1, 9, DType::f32, true);
+    model.weights().initialise(5);
+    model.zero_gradients();
+    std::vector<int32_t> tokens(9, 3), targets(9, 4);
+    const auto run = [&](int64_t time, float scale) {
+      for (int i = 0; i < 3; ++i) {
+        model.set_batch(1, time, std::span(tokens).first(static_cast<size_t>(time)),
+                        std::span(targets).first(static_cast<size_t>(time)),
+                        model.draw_neighborhoods(1, i, 0));
+        model.forward_backward(scale);
+      }
+    };
+    run(9, 1);
+    targets[2] = -1;
+    run(9, 1);
+    run(9, 0.5f);
+    run(8, 0.5f);
+    std::vector<float> values(static_cast<size_t>(model.gradient_vector().elements()));
+    kernels->device().download(values.data(), model.gradient_vector());
+    return values;
+  };
+  const auto recorded = gradient(true), issued = gradient(false);
+  CHECK(fake::state.captures == 4);
+  CHECK(std::memcmp(recorded.data(), issued.data(), issued.size() * sizeof(float)) == 0);
+}
