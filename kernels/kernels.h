@@ -171,7 +171,7 @@ struct DeviceOptions {
   std::string name = "auto";  // auto (cuda, else cpu), cpu, cuda, simt
   int threads = 0;            // 0: all CPUs
   std::string isa;            // CPU instruction set; empty: the best this CPU has, or $TOPOLM_CPU_ISA
-  /// Who does a GPU's matrix products: library, or own (linear.cu); empty: $TOPOLM_MATRIX_PRODUCTS, or library.
+  /// A GPU's matrix products: own (linear.cu) or library; empty: $TOPOLM_MATRIX_PRODUCTS, or library.
   std::string products = {};
 };
 
