@@ -23,10 +23,12 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
                                           std::unique_ptr<MatrixProducts> products);
 }
 
-// This program has no kernels/devices.cpp: its only device is the simt that checks, with its own matrix products.
+// This program has no kernels/devices.cpp: its only device is the simt that checks, with its own matrix
+// products.
 std::vector<std::string> cpu_instruction_sets() { return {}; }
 std::vector<std::string> gpu_devices() { return {"simt"}; }
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
+  require(options.products != "nobody", "matrix products are always by own kernels here");
   return simt_kernels::make_gpu_kernels(
       std::make_unique<ptx::PtxDevice>(options.threads, ptx::architectures(),
                                        [](const std::string& what) { FAIL_CHECK(what); }),
