@@ -21,10 +21,12 @@ using simt::Order;
 
 namespace {
 
-constexpr struct {
+struct Schedule {
   Order order;
   char letter;
-} kOrders[] = {{Order::forward, 'f'}, {Order::reverse, 'r'}, {Order::random, 'R'}, {Order::priority, 'p'}};
+};
+constexpr Schedule kSchedules[] = {
+    {Order::forward, 'f'}, {Order::reverse, 'r'}, {Order::random, 'R'}, {Order::priority, 'p'}};
 constexpr uint64_t kSeeds = 20;
 
 /// The outputs of a kernel, each in memory of exactly its size; NaN where nothing was written.
@@ -77,9 +79,9 @@ TEST_CASE("simt: kernels without the planted bugs pass in silence, with the same
     CAPTURE(name);
     const std::vector<float> expected = outputs(bug.correct, bug, {}, 1);
     CHECK_FALSE(any_nan(expected));
-    for (const auto& [order, letter] : kOrders)
+    for (const Schedule& schedule : kSchedules)
       for (uint64_t seed = 1; seed <= kSeeds; ++seed)
-        CHECK(same_bits(outputs(bug.correct, bug, {order, seed}, seed == 1 ? 3 : 1), expected));
+        CHECK(same_bits(outputs(bug.correct, bug, {schedule.order, seed}, seed == 1 ? 3 : 1), expected));
   }
 }
 
@@ -90,11 +92,12 @@ TEST_CASE(
     const std::string name = bug.name;
     CAPTURE(name);
     const std::vector<float> expected = outputs(bug.correct, bug, {}, 1);
-    for (const auto& [order, letter] : kOrders) {
+    for (const Schedule& schedule : kSchedules) {
+      const char letter = schedule.letter;
       CAPTURE(letter);
       int wrong = 0;
       for (uint64_t seed = 1; seed <= kSeeds; ++seed)
-        wrong += !same_bits(outputs(bug.buggy, bug, {order, seed}, 1), expected);
+        wrong += !same_bits(outputs(bug.buggy, bug, {schedule.order, seed}, 1), expected);
       CAPTURE(wrong);
       CHECK((wrong > 0) == contains(bug.caught_by.wrong_under, std::string(1, letter)));
     }
@@ -106,8 +109,8 @@ TEST_CASE("simt: threads that break CUDA's rules are an Error that names kernel,
     if (!bug.caught_by.message) continue;
     const std::string name = bug.name;
     CAPTURE(name);
-    for (const auto& [order, letter] : kOrders) {
-      const std::string error = error_of([&] { outputs(bug.buggy, bug, {order, 1}, 1); });
+    for (const Schedule& schedule : kSchedules) {
+      const std::string error = error_of([&] { outputs(bug.buggy, bug, {schedule.order, 1}, 1); });
       CAPTURE(error);
       CHECK(error.starts_with(bug.name + std::string(", block (0, 0, 0): ")));
       CHECK(contains(error, "thread"));

@@ -7,8 +7,10 @@
 #include "kernels/simt/sanitizers.h"
 
 #if !defined(__x86_64__) && !defined(__aarch64__)
+#define TOPOLM_UCONTEXT  // slow: each switch asks the kernel for the signal mask
+#endif
+#if defined(TOPOLM_UCONTEXT)
 #include <ucontext.h>
-#define TOPOLM_UCONTEXT 1
 #else
 extern "C" void topolm_simt_switch(void** save, void* load);
 #endif
