@@ -160,7 +160,7 @@ class Kernels {
                       const Sampling& sampling) = 0;
 
   /// The algorithms chosen so far for matrix products, as JSON; empty on a device that does not choose.
-  virtual std::string matrix_plans() const { return ""; }
+  virtual std::string matrix_plans() const;
 };
 
 /// The rows of a batch sorted by token, rows of one token ascending: what embedding_backward adds up.
