@@ -67,9 +67,14 @@ GpuParts cuda_parts(const DeviceOptions&) {
 
 GpuParts gpu_parts(const DeviceOptions& options) {
   if (options.name == "cuda" || (options.name == "auto" && why_no_cuda().empty())) return cuda_parts(options);
-  if (options.name == "simt")
+  if (options.name == "simt") {
+#if defined(__x86_64__)
+    require(__builtin_cpu_supports("fma"),
+            "--device simt needs a processor with FMA, and this one has none; choose --device cpu");
+#endif
     return {std::make_unique<SimtDevice>(options.threads),
             own_products(options) ? nullptr : make_simt_products(options), simt_kernels::make_gpu_kernels};
+  }
   return {};
 }
 

@@ -7,7 +7,7 @@ build=${1:-build}
 status=0
 
 if command -v clang-format >/dev/null; then
-  clang-format --dry-run -Werror $(git ls-files '*.h' '*.cpp') || status=1
+  clang-format --dry-run -Werror $(git ls-files '*.h' '*.cpp' '*.cu') || status=1
 else
   echo "error: clang-format is missing; run: apt-get install clang-format" >&2
   status=1
@@ -24,14 +24,20 @@ upward kernels 'model|tokenizer|tools'
 upward model 'tokenizer|tools'
 upward tokenizer 'kernels|model|tools'
 
-for isa in avx2 avx512; do
-  [ -d "$build/obj/kernels/cpu/$isa" ] || continue
-  objects=$(cd kernels/cpu && ls ./*.cpp | sed "s|.*/\(.*\)\.cpp|$build/obj/kernels/cpu/$isa/\1.o|")
-  leaked=$(nm -C $objects | grep -E '^[0-9a-f]* [WVu] ' |
-    grep -vE "topolm::$isa::|typeinfo (name )?for topolm::Kernels|DW.ref" || true)
+check_weak() { # SET NAMESPACES OBJECT...
+  set=$1 own=$2
+  shift 2
+  [ -e "$1" ] || return 0
+  leaked=$(nm -C "$@" | grep -E '^[0-9a-f]* [WVu] ' |
+    grep -vE "topolm::($own)::|typeinfo (name )?for topolm::Kernels|DW.ref" || true)
   if [ -n "$leaked" ]; then
-    printf 'error: compiled for %s, but weak and outside its namespace:\n%s\n' "$isa" "$leaked" >&2
+    printf 'error: compiled for %s, but weak and outside its namespace:\n%s\n' "$set" "$leaked" >&2
     status=1
   fi
+}
+for isa in avx2 avx512; do
+  check_weak $isa $isa $(cd kernels/cpu && ls ./*.cpp | sed "s|.*/\(.*\)\.cpp|$build/obj/kernels/cpu/$isa/\1.o|")
 done
+# The simt device's kernels use FMA: only a processor that has it is let near them.
+check_weak FMA 'simt_kernels|simt' $(cd kernels/cuda && ls ./*.cu | sed "s|.*/\(.*\)\.cu|$build/obj/kernels/simt/cuda/\1.o|")
 exit $status

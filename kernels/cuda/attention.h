@@ -419,8 +419,8 @@ inline TileChoice choose_tiles(const char* operation, std::initializer_list<cons
                                int n_head, int64_t head_size) {
   constexpr int64_t kWidest = 128;
   if (head_size > kWidest)
-    refuse(std::string(operation) + ": heads of " + std::to_string(head_size) +
-           " columns; the GPU's kernels hold up to " + std::to_string(kWidest));
+    refuse("%s: heads of %d columns; the GPU's kernels hold up to %d", operation, static_cast<int>(head_size),
+           static_cast<int>(kWidest));
   int64_t width = 0;  // of the widest window
   for (int64_t head = 0; head < std::min(8, n_head); ++head)
     width = std::max(width, head * head_size % 8 + head_size);

@@ -176,8 +176,8 @@ void GpuKernels::attention_cached(const Tensor& out, const Tensor& key_cache, co
   const AttentionSizes sizes = check_attention_cached(out, key_cache, value_cache, qkv, position, n_head);
   const int64_t rows = sizes.length, width = sizes.width, size = sizes.head_size, longest = key_cache.rows();
   if (size > kMaxSize)
-    refuse("attention_cached: heads of " + std::to_string(size) +
-           " columns are more than a GPU's kernels take, " + std::to_string(kMaxSize));
+    refuse("attention_cached: heads of %d columns; the GPU's kernels hold up to %d", static_cast<int>(size),
+           static_cast<int>(kMaxSize));
   const int64_t splits = ceil_div(longest, kKeys), stride = 2 + size;
   auto* const query = static_cast<float*>(
       device_->scratch(sizeof(float) * static_cast<size_t>(rows * (width + n_head * splits * stride))));

@@ -129,7 +129,7 @@ void for_logits(const char* operation, const Tensor& losses, const Tensor& logit
                 F&& f) {
   check_shape(operation, "losses", losses.view({losses.elements()}), {logits.rows()});
   check_shape(operation, "targets", targets.view({targets.elements()}), {logits.rows()});
-  if (logits.cols() > INT32_MAX) refuse(std::string(operation) + ": token ids have 31 bits");
+  if (logits.cols() > INT32_MAX) refuse("%s: token ids have 31 bits", operation);
   with_type(logits, [&](auto* type) {
     constexpr int kVector = 16 / sizeof *type;
     if (logits.cols() % kVector == 0 && reinterpret_cast<uintptr_t>(logits.data) % 16 == 0)

@@ -61,7 +61,8 @@ class GpuDevice : public Device {
   virtual Fault* fault() = 0;
 };
 
-/// Throws Error. For launchers: nvcc cannot read fmt, and so not engine/error.h.
-[[noreturn]] void refuse(const std::string& sentence);
+/// Throws Error; printf's format. For launchers: nvcc cannot read fmt, and so not engine/error.h; and no
+/// std::string is put together in code that is compiled for processors with FMA (tools/lint.sh says why).
+[[noreturn, gnu::format(printf, 1, 2)]] void refuse(const char* format, ...);
 
 }  // namespace topolm

@@ -73,7 +73,7 @@ class GpuKernels final : public Kernels {
              const AdamWStep& step) override;
   void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
               const Sampling& sampling) override;
-  std::string matrix_plans() const override { return products_ ? products_->plans() : ""; }
+  std::string matrix_plans() const override { return products_ ? products_->plans() : std::string(); }
 
  private:
   /// In reductions.cu.

@@ -331,11 +331,11 @@ bool aligned(const T* p, size_t bytes, int64_t stride) {
   return reinterpret_cast<uintptr_t>(p) % bytes == 0 && stride * sizeof(T) % bytes == 0;
 }
 
-void check_types(const std::string& operation, const char* a_name, const Tensor& a, const char* b_name,
+void check_types(const char* operation, const char* a_name, const Tensor& a, const char* b_name,
                  const Tensor& b) {
   if (a.dtype != b.dtype)
-    refuse(operation + ": " + a_name + " and " + b_name + " are of different types, " +
-           std::string(name_of(a.dtype)) + " and " + std::string(name_of(b.dtype)));
+    refuse("%s: %s and %s are of different types, %s and %s", operation, a_name, b_name,
+           name_of(a.dtype).data(), name_of(b.dtype).data());
 }
 
 /// Calls f with null pointers of the types of out and in, and true where `is` is: as template arguments.

@@ -17,7 +17,7 @@ class MatrixProducts {
   [[nodiscard]] virtual bool backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) = 0;
   [[nodiscard]] virtual bool backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
   /// The algorithms chosen so far, as JSON; empty where there is no choice.
-  virtual std::string plans() const { return ""; }
+  virtual std::string plans() const;
 };
 
 }  // namespace topolm

@@ -184,7 +184,7 @@ void GpuKernels::sample(const Tensor& token, const Tensor& logits, const Tensor&
   check_shape("sample", "uniform", uniform, {1});
   const int64_t n = logits.elements();
   if (n > kMaxLogits)
-    refuse("sample: " + std::to_string(n) + " logits are more than " + std::to_string(kMaxLogits));
+    refuse("sample: %lld logits are more than %d", static_cast<long long>(n), static_cast<int>(kMaxLogits));
   auto min_p = static_cast<float>(sampling.min_p);
   if (min_p < sampling.min_p) min_p = std::nextafter(min_p, 2.0f);
   // The first pass, and the one that makes probabilities of logits.

@@ -98,11 +98,13 @@ class SharedMemory {
     if (static_ > kMaxStaticShared)
       operation_failed(slot.site, fmt::format("makes {} bytes of static shared memory; the limit is {}, more "
                                               "must be dynamic",
-                                              static_, kMaxStaticShared));
+                                              static_, kMaxStaticShared)
+                                      .c_str());
     if (static_ + dynamic_ > kMaxShared)
       operation_failed(slot.site,
                        fmt::format("makes {} bytes of shared memory, static and dynamic; the limit is {}",
-                                   static_ + dynamic_, kMaxShared));
+                                   static_ + dynamic_, kMaxShared)
+                           .c_str());
     return take(slot.bytes, alignment);
   }
 
@@ -364,13 +366,14 @@ void Multiprocessor::warp_operation(uint32_t mask, const Site& site, void* lane,
 
 void Multiprocessor::copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
   Copies& copies = copies_[running_->linear];
-  if (bytes < 0 || bytes > size) operation_failed(site, fmt::format("copies {} of {} bytes", bytes, size));
+  if (bytes < 0 || bytes > size)
+    operation_failed(site, fmt::format("copies {} of {} bytes", bytes, size).c_str());
   for (const void* p : {static_cast<const void*>(shared), global})
     if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size))
-      operation_failed(site, fmt::format("has an address that is not a multiple of {}", size));
+      operation_failed(site, fmt::format("has an address that is not a multiple of {}", size).c_str());
   if (copies.count == static_cast<int>(copies.queue.size()))
-    operation_failed(site,
-                     fmt::format("is one more than the {} that a thread can have under way", copies.count));
+    operation_failed(
+        site, fmt::format("is one more than the {} that a thread can have under way", copies.count).c_str());
   // Both ends are touched now, and the shared one again at the wait: in between anything may happen to it.
   note_read(global, static_cast<size_t>(bytes));
   note_write(shared, static_cast<size_t>(size));
@@ -471,8 +474,8 @@ void copy_async(const Site& site, void* shared, const void* global, int size, in
 }
 void copy_async_commit() { here->copy_async_commit(); }
 void copy_async_wait(int newest) { here->copy_async_wait(newest); }
-void kernel_failed(const std::string& what) { fail("{}", what); }
-void operation_failed(const Site& site, const std::string& what) {
+void kernel_failed(const char* what) { fail("{}", what); }
+void operation_failed(const Site& site, const char* what) {
   fail("{} ({}:{}) {}", site.operation, site.file, site.line, what);
 }
 

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <string>
 #include <type_traits>
 
 #include "kernels/cuda/gpu_device.h"
@@ -66,8 +65,8 @@ void sync_block(const Site& site);
 /// no memory; only __syncwarp does, which has none (null).
 void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve);
 /// Throws what run() will throw, with the names of kernel, block and thread.
-[[noreturn]] void kernel_failed(const std::string& what);
-[[noreturn]] void operation_failed(const Site& site, const std::string& what);
+[[noreturn]] void kernel_failed(const char* what);
+[[noreturn]] void operation_failed(const Site& site, const char* what);
 
 /// A shared array's place in the current block's shared memory.
 struct SharedSlot {
@@ -149,7 +148,7 @@ T shuffle(const Site& site, uint32_t mask, T value, int argument, int width = 32
       resolve = resolve_shuffle<T, KIND, 2>;
       break;
     default:
-      operation_failed(site, "has width " + std::to_string(width) + "; 2, 4, 8, 16 and 32 can be");
+      operation_failed(site, "has a width that is none of 2, 4, 8, 16 and 32");
   }
   warp_operation(mask, site, &lane, resolve);
   return lane.out;

@@ -54,7 +54,7 @@ void run_thread(const void* function, std::span<const Argument>) {
 void Thread::fail(const Instruction& i, const std::string& what) const {
   const Kernel& kernel = *execution.kernel;
   const Statement& s = kernel.statements[kernel.origins[index(i)]];
-  simt::kernel_failed(fmt::format("{}:{}: {}: '{}'", kernel.file, s.line, what, s.text));
+  simt::kernel_failed(fmt::format("{}:{}: {}: '{}'", kernel.file, s.line, what, s.text).c_str());
 }
 
 uint64_t run(const Kernel& kernel, const Launch& launch, std::vector<Memory> memory,
