@@ -1,7 +1,6 @@
 // Arithmetic, comparisons and bits: the PTX ISA's chapters 9.7.1 to 9.7.8.
 #include <bit>
 #include <cmath>
-#include <limits>
 
 #include "kernels/cuda/math.h"
 #include "tests/ptx/instruction.h"

@@ -23,7 +23,9 @@ void add_module(Architecture& architecture, const std::string& file, const std::
     std::shared_ptr<const Kernel>& kernel = architecture.kernels[parsed.name];
     for (const Architecture& other : others) {
       const auto twin = other.kernels.find(parsed.name);
-      if (twin != other.kernels.end() && twin->second->text == parsed.text) kernel = twin->second;
+      if (twin != other.kernels.end() && twin->second->text == parsed.text &&
+          twin->second->dynamic_shared == parsed.dynamic_shared)
+        kernel = twin->second;
     }
     if (!kernel) kernel = decode(std::move(parsed));
   }

@@ -23,7 +23,7 @@ struct Architecture {
 };
 
 /// Adds the kernels of one PTX file. Those whose code an architecture of `others` has too, to the letter, are
-/// shared with it: they are run once for both.
+/// shared with it: they are run once and counted for both.
 void add_module(Architecture& architecture, const std::string& file, const std::string& text,
                 const std::vector<Architecture>& others = {});
 

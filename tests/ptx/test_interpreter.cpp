@@ -247,7 +247,9 @@ TEST_CASE("ptx: conversions and moves") {
       {1e10f, {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX}},
       {-kInfinity, {INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN}},
       {kNan, {0, 0, 0, 0}}};
-  for (const auto& [x, expected] : roundings) {
+  for (const auto& rounding : roundings) {
+    const float x = rounding.first;
+    const std::vector<int32_t>& expected = rounding.second;
     CAPTURE(x);
     const char* const modes[] = {"rni", "rzi", "rmi", "rpi"};
     for (size_t m = 0; m < 4; ++m)
