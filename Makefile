@@ -236,10 +236,10 @@ $(BUILD)/obj/tests/ptx/%.o: FLAGS += $(TWIN_FLAGS)
 $(BUILD)/obj/tests/ptx/%.o: tests/ptx/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
-# Of the tests those of the operations; of the devices none but its own.
-ptx_check_sources = $(wildcard tests/ptx/*.cpp) $(filter-out %/ceiling.cpp %/cpu_device.cpp %/devices.cpp \
-  %/simt_products.cpp %/plan_cache.cpp %/timed_device.cpp %/file.cpp $(patsubst %,tests/%.cpp,main test_parallel test_schedules test_simt),$(kernel_test_sources))
-$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(SIMT)
+# Of the tests those of the operations.
+ptx_check_sources = $(wildcard tests/ptx/*.cpp) $(filter-out %/devices.cpp %/plan_cache.cpp %/file.cpp \
+  $(patsubst %,tests/%.cpp,main test_parallel test_schedules test_simt),$(kernel_test_sources))
+$(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(filter-out $(CUDA_KERNELS),$(KERNELS))
 	$(CXX) $(FLAGS) -rdynamic $^ -lfmt -ldl -o $@
 
 ifneq ($(NVCC),)

@@ -160,7 +160,7 @@ class Kernels {
                       const Sampling& sampling) = 0;
 
   /// The algorithms chosen so far for matrix products, as JSON; empty on a device that does not choose.
-  virtual std::string matrix_plans() const { return ""; }
+  virtual std::string matrix_plans() const;
 };
 
 /// The rows of a batch sorted by token, rows of one token ascending: what embedding_backward adds up.
@@ -171,7 +171,7 @@ struct DeviceOptions {
   std::string name = "auto";  // auto (cuda, else cpu), cpu, cuda, simt
   int threads = 0;            // 0: all CPUs
   std::string isa;            // CPU instruction set; empty: the best this CPU has, or $TOPOLM_CPU_ISA
-  /// Who does a GPU's matrix products: library, or own (linear.cu); empty: $TOPOLM_MATRIX_PRODUCTS, or library.
+  /// A GPU's matrix products: own (linear.cu) or library; empty: $TOPOLM_MATRIX_PRODUCTS, or library.
   std::string products = {};
 };
 

@@ -221,6 +221,25 @@ TEST_CASE("attention: decoding with caches gives the rows of the whole sequence"
     }
 }
 
+TEST_CASE("attention: decoding with caches of another type than the rows") {
+  const Sizes s{1, 6, 2, 9};
+  const int64_t c = s.c();
+  for (const auto& types : {std::pair{kFloat, kHalf}, {kHalf, kFloat}}) {
+    const DType cache = types.second, rows = types.first;
+    const Values qkv = random_values(s.rows() * 3 * c, 1, rows);
+    Values cached = qkv;
+    for (size_t i = 0; i < cached.size(); ++i)
+      if (static_cast<int64_t>(i) % (3 * c) >= c) cached[i] = round_to(cache, cached[i]);
+    const Reference expected = attention(cached, s);
+    for_each_device([&](Kernels& k) {
+      const OnDevice qkv_(k, rows, {s.t, 3 * c}, qkv);
+      OnDevice out(k, rows, {s.t, c}), keys(k, cache, {s.t, c}), values(k, cache, {s.t, c});
+      k.attention_cached(out, keys, values, qkv_, position_at(k, 0), 2);
+      CHECK(relative_error(out.get(), expected.out) < tolerance(rows, k));
+    });
+  }
+}
+
 TEST_CASE("attention: decoding far into the caches, heads of any size and alignment") {
   for (const auto& [heads, size] : {std::pair{8, 49}, {8, 127}, {2, 80}, {1, 128}, {3, 7}})
     for (const DType dtype : {kFloat, kHalf}) {

@@ -37,3 +37,9 @@ TEST_CASE("devices: cuda where there is a GPU; else the CPU says why, and asking
           make_kernels({"tpu", 1, ""});
         }) == "there is no device 'tpu'; choose auto, cpu, cuda or simt");
 }
+
+TEST_CASE("devices: matrix products are somebody's") {
+  CHECK(error_of([] {
+          make_kernels({"simt", 1, "", "nobody"});
+        }) == "matrix products are by own kernels or by a library, not by 'nobody'");
+}

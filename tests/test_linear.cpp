@@ -53,10 +53,10 @@ constexpr DType kFloat = DType::f32, kHalf = DType::bf16;
 }  // namespace
 
 TEST_CASE("linear: forward and both gradients against double precision") {
-  constexpr Sizes kSizes[] = {{1, 1, 1},     {1, 36, 108},  {2, 49, 7},     {3, 196, 33},
-                              {4, 17, 65},   {5, 1, 3},     {7, 36, 144},   {14, 196, 32},
-                              {31, 49, 196}, {64, 131, 67}, {29, 1031, 16}, {1027, 5, 34},
-                              {6, 13, 2053}, {40, 72, 136}, {1032, 8, 40},  {2177, 1, 113}};
+  constexpr Sizes kSizes[] = {{1, 1, 1},      {1, 36, 108},  {2, 49, 7},    {3, 196, 33},  {4, 17, 65},
+                              {5, 1, 3},      {7, 36, 144},  {14, 196, 32}, {31, 49, 196}, {64, 131, 67},
+                              {29, 1031, 16}, {1027, 5, 34}, {6, 13, 2053}, {40, 72, 136}, {1032, 8, 40},
+                              {2177, 1, 113}, {2, 264, 40}};
   for (const Sizes& size : kSizes) {
     const int64_t n = size.n, in = size.in, out = size.out;
     CAPTURE(n);
@@ -177,10 +177,6 @@ TEST_CASE("linear: the same bits at any number of threads") {
           },
           all_products());
     }
-}
-
-TEST_CASE("linear: products are somebody's") {
-  CHECK_THROWS_AS(make_kernels({.name = "simt", .threads = 1, .isa = "", .products = "nobody"}), Error);
 }
 
 TEST_CASE("linear: shapes and types that do not fit are errors") {

@@ -20,7 +20,8 @@ std::string ranges(const TemporaryDirectory& directory, const std::string& name,
   const Outcome outcome =
       run_program(name, arguments,
                   "NVTX_INJECTION64_PATH=" + fs::absolute(TOPOLM_BUILD "/nvtx_recorder.so").string() +
-                      " TOPOLM_NVTX_LOG=" + log + " ");
+                      // simt's other products are the CPU's, whose ranges would lie within simt's.
+                      " TOPOLM_MATRIX_PRODUCTS=own TOPOLM_NVTX_LOG=" + log + " ");
   REQUIRE_MESSAGE(outcome.status == 0, outcome.output);
   std::istringstream lines(read_file(log));
   std::string all;

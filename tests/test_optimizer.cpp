@@ -21,6 +21,8 @@ TEST_CASE("sum and sum of squares against double precision") {
         if (n == 1) return;
         k.sum(out, in.tensor().view({n, 1}).row_range(1, n - 1));  // not aligned to 16 bytes
         CHECK(out.get()[0] == doctest::Approx(sum - x[0]).epsilon(2e-6));
+        k.sum_of_squares(out, in.tensor().view({n, 1}).row_range(1, n - 1));
+        CHECK(out.get()[0] == doctest::Approx(dot(x, x) - x[0] * x[0]).epsilon(1e-6));
       });
     }
 }

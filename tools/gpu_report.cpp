@@ -119,10 +119,6 @@ std::vector<double> time_steps(Trainer& trainer, const DataLoader& data, int ste
 
 std::string share(double part, double whole) { return fmt::format("{:.1f} %", 100 * part / whole); }
 
-bool starts_with_any(const std::string& name, std::initializer_list<const char*> starts) {
-  return std::any_of(starts.begin(), starts.end(), [&](const char* s) { return name.starts_with(s); });
-}
-
 /// A row a kernel: its time, and what it achieved of the ceilings.
 std::string kernel_table(const LaunchTimes& times, const Ceilings& c) {
   std::vector<std::pair<std::string, LaunchTime>> rows(times.begin(), times.end());
@@ -181,7 +177,7 @@ std::string kernels_section(const Options& o, Run run, const Ceilings& c) {
   double all = 0, spatial = 0;
   for (const auto& [name, t] : times) {
     all += t.seconds;
-    if (starts_with_any(name, {"spatial", "column_", "gram"})) spatial += t.seconds;
+    if (name.starts_with("spatial")) spatial += t.seconds;
   }
   std::string text = fmt::format(
       "## Kernels of a training step\n\nEach launch timed by itself, {} x {} tokens. Bytes and FLOPs are "

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/profile.h"
 #include "kernels/cuda/plan_cache.h"
 
 namespace topolm {
@@ -90,13 +91,15 @@ class CublasLtProducts final : public MatrixProducts {
   // BLAS is column-major: what is [rows, cols] to us is [cols, rows] to it, and y = x weight^T becomes
   // y^T = weight x^T.
   bool forward(const Tensor& y, const Tensor& x, const Tensor& weight) override {
-    return multiply(y.cols(), y.rows(), x.cols(), true, false, weight, x, y, false);
+    return multiply("linear", y.cols(), y.rows(), x.cols(), true, false, weight, x, y, false);
   }
   bool backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) override {
-    return multiply(dx.cols(), dx.rows(), dy.cols(), false, false, weight, dy, dx, false);
+    return multiply("linear_backward_input", dx.cols(), dx.rows(), dy.cols(), false, false, weight, dy, dx,
+                    false);
   }
   bool backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) override {
-    return multiply(x.cols(), dy.cols(), x.rows(), false, true, x, dy, dweight, true);
+    return multiply("linear_backward_weight", x.cols(), dy.cols(), x.rows(), false, true, x, dy, dweight,
+                    true);
   }
   std::string plans() const override;
 
@@ -109,8 +112,8 @@ class CublasLtProducts final : public MatrixProducts {
     MatrixPlan plan;
   };
 
-  bool multiply(int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b, const Tensor& a,
-                const Tensor& b, const Tensor& c, bool accumulate);
+  bool multiply(const char* operation, int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b,
+                const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate);
   Prepared prepare(const MatrixProduct& product, const Tensor& a, const Tensor& b, const Tensor& c);
   Layout layout(DType type, int64_t rows, int64_t cols) const;
   std::vector<cublasLtMatmulAlgo_t> candidates(const MatrixProduct& product, const Prepared& prepared) const;
@@ -155,8 +158,9 @@ CublasLtProducts::~CublasLtProducts() {
   (void)library_.destroy(handle_);
 }
 
-bool CublasLtProducts::multiply(int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b,
-                                const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) {
+bool CublasLtProducts::multiply(const char* operation, int64_t m, int64_t n, int64_t k, bool transpose_a,
+                                bool transpose_b, const Tensor& a, const Tensor& b, const Tensor& c,
+                                bool accumulate) {
   if (m == 0 || n == 0 || k == 0 || a.dtype != b.dtype) return false;
   const MatrixProduct product{m,       n,       k,          transpose_a,          transpose_b,
                               a.dtype, c.dtype, accumulate, alignment_of(a, b, c)};
@@ -164,6 +168,7 @@ bool CublasLtProducts::multiply(int64_t m, int64_t n, int64_t k, bool transpose_
   if (found == prepared_.end()) found = prepared_.emplace(product, prepare(product, a, b, c)).first;
   const Prepared& prepared = found->second;
   if (!prepared.algorithm) return false;
+  const Range range(operation);
   check(run(prepared, *prepared.algorithm, a.data, b.data, c.data, accumulate), "cublasLtMatmul",
         product.str());
   return true;

@@ -374,12 +374,12 @@ void GpuKernels::multiply(Out* out, const In* a, const In* b, int64_t m, int64_t
 }
 
 void GpuKernels::linear_forward(const Tensor& y, const Tensor& x, const Tensor& weight) {
-  const Range range("linear");
   const int64_t n = x.rows(), in = x.cols(), out = weight.rows();
   check_shape("linear_forward", "weight", weight, {out, in});
   check_shape("linear_forward", "y", y.view({y.rows(), y.cols()}), {n, out});
   check_types("linear_forward", "x", x, "weight", weight);
   if (n > kFewRows && products_ && products_->forward(y, x, weight)) return;
+  const Range range("linear");
   with_types(y, x, [&](auto* out_type, auto* in_type) {
     using Out = std::remove_pointer_t<decltype(out_type)>;
     using In = std::remove_pointer_t<decltype(in_type)>;
@@ -397,12 +397,12 @@ void GpuKernels::linear_forward(const Tensor& y, const Tensor& x, const Tensor& 
 }
 
 void GpuKernels::linear_backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) {
-  const Range range("linear_backward_input");
   const int64_t n = dy.rows(), in = dx.cols(), out = dy.cols();
   check_shape("linear_backward_input", "weight", weight, {out, in});
   check_shape("linear_backward_input", "dx", dx.view({dx.rows(), in}), {n, in});
   check_types("linear_backward_input", "dy", dy, "weight", weight);
   if (products_ && products_->backward_input(dx, dy, weight)) return;
+  const Range range("linear_backward_input");
   with_types(dx, dy, [&](auto* out_type, auto* in_type) {
     multiply<Layout::rows, Layout::columns>(static_cast<decltype(out_type)>(dx.data),
                                             static_cast<decltype(in_type)>(dy.data),
@@ -411,13 +411,13 @@ void GpuKernels::linear_backward_input(const Tensor& dx, const Tensor& dy, const
 }
 
 void GpuKernels::linear_backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) {
-  const Range range("linear_backward_weight");
   const int64_t n = dy.rows(), in = x.cols(), out = dy.cols();
   check_shape("linear_backward_weight", "dweight", dweight, {out, in});
   check_shape("linear_backward_weight", "x", x.view({x.rows(), in}), {n, in});
   check_types("linear_backward_weight", "dy", dy, "x", x);
   float* const to = dweight.f32();
   if (products_ && products_->backward_weight(dweight, dy, x)) return;
+  const Range range("linear_backward_weight");
   with_type(x, [&](auto* type) {
     multiply<Layout::columns, Layout::columns>(to, static_cast<decltype(type)>(dy.data),
                                                static_cast<decltype(type)>(x.data), out, in, n, true);

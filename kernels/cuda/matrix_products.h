@@ -1,6 +1,7 @@
 // The matrix products of linear layers, as done by somebody else: cuBLASLt on a GPU, the CPU's own kernels
 // under simt. Shapes and dtypes are those of Kernels::linear_*, and have been checked. A product that returns
-// false was not done, and nothing was written: the kernels of linear.cu do it.
+// false was not done, and nothing was written: the kernels of linear.cu do it. One that is done has the range
+// of its operation, as the CPU's has.
 #pragma once
 
 #include <string>

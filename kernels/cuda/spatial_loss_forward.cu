@@ -73,7 +73,7 @@ DEVICE int64_t triangle(int64_t i) { return i * (i + 1) / 2; }
 /// a constant unit deviates by exactly 0, and one far from 0 loses nothing. c is a multiple of VECTOR.
 template <class T, int VECTOR>
 __global__ void __launch_bounds__(kThreads)
-    column_sums_kernel(float* partial, const T* x, int64_t rows, int64_t c, int64_t chunk) {
+    spatial_column_sums_kernel(float* partial, const T* x, int64_t rows, int64_t c, int64_t chunk) {
   SHARED(float, sums, [kRowsOfThreads][VECTOR][kWarp]);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t column = (int64_t{blockIdx.x} * kWarp + lane) * VECTOR;
@@ -97,8 +97,9 @@ __global__ void __launch_bounds__(kThreads)
 
 /// mean[j] = x[0,j] + the chunks' sums / rows, j < c.
 template <class T>
-__global__ void __launch_bounds__(kThreads) column_means_kernel(float* mean, const float* partial, const T* x,
-                                                                int64_t rows, int64_t c, int64_t chunks) {
+__global__ void __launch_bounds__(kThreads)
+    spatial_column_means_kernel(float* mean, const float* partial, const T* x, int64_t rows, int64_t c,
+                                int64_t chunks) {
   SHARED(double, sums, [kRowsOfThreads][kWarp]);
   const int64_t j = int64_t{blockIdx.x} * kWarp + threadIdx.x % kWarp;
   const double sum = sum_of_chunks(partial, chunks, c, j, sums);
@@ -113,8 +114,8 @@ __global__ void __launch_bounds__(kThreads) column_means_kernel(float* mean, con
 /// rows.
 template <class T, bool STAGED>
 __global__ void __launch_bounds__(kWarps* kWarp)
-    gram_kernel(float* partial, const T* x, const float* mean, const int32_t* members, int64_t rows, int c,
-                int k, int n, int64_t chunk, int stride, Fault* fault) {
+    spatial_gram_kernel(float* partial, const T* x, const float* mean, const int32_t* members, int64_t rows,
+                        int c, int k, int n, int64_t chunk, int stride, Fault* fault) {
   constexpr int kSquares = STAGED ? kStagedSquares : 1;
   DYNAMIC_SHARED(uint32_t, words);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -195,7 +196,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 
 /// gram[i] = the sum of partial [chunks, count] over the chunks, i < count.
 __global__ void __launch_bounds__(kThreads)
-    gram_sum_kernel(double* gram, const float* partial, int64_t chunks, int64_t count) {
+    spatial_gram_sum_kernel(double* gram, const float* partial, int64_t chunks, int64_t count) {
   SHARED(double, sums, [kRowsOfThreads][kWarp]);
   const int64_t i = int64_t{blockIdx.x} * kWarp + threadIdx.x % kWarp;
   const double sum = sum_of_chunks(partial, chunks, count, i, sums);
@@ -206,8 +207,8 @@ __global__ void __launch_bounds__(kThreads)
 /// gradient [n,n], times weight. distance [n,n]. n doubles of dynamic shared memory. In double because
 /// correlations that are nearly alike are subtracted from their mean. In rows a warp has a row i and its
 /// lanes have j; r is stored before it is summed, so that no compiler may fuse the product into the sum.
-__global__ void __launch_bounds__(kThreads)
-    loss_kernel(double* losses, float* gradient, double* gram, const float* distance, int n, double weight) {
+__global__ void __launch_bounds__(kThreads) spatial_loss_kernel(double* losses, float* gradient, double* gram,
+                                                                const float* distance, int n, double weight) {
   DYNAMIC_SHARED(double, inverse);
   SHARED(double, sums, [kThreads]);
   SHARED(double, constants, [3]);
@@ -279,8 +280,8 @@ __global__ void __launch_bounds__(kThreads)
 /// loss [1] = the mean of losses [k], or the largest of them, a NaN above all; then the gradients [k, matrix]
 /// of the others become 0.
 __global__ void __launch_bounds__(kThreads)
-    aggregate_kernel(float* loss, float* gradient, const double* losses, int k, int64_t matrix,
-                     Aggregation aggregation) {
+    spatial_aggregate_kernel(float* loss, float* gradient, const double* losses, int k, int64_t matrix,
+                             Aggregation aggregation) {
   double total = losses[0];
   int largest = 0;
   for (int q = 1; q < k; ++q) {
@@ -322,31 +323,32 @@ void GpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
 
     constexpr int kVector = 16 / sizeof(T);
     const bool vectors = c % kVector == 0 && reinterpret_cast<uintptr_t>(in) % 16 == 0;
-    launch(vectors ? KERNEL(column_sums_kernel<T, kVector>) : KERNEL(column_sums_kernel<T, 1>),
-           {{blocks_for(c, kWarp * (vectors ? kVector : 1)).x, static_cast<uint32_t>(chunks)}, {kThreads}},
-           {.bytes = x_bytes + column_bytes, .flops = 2 * elements}, partial, in, rows, c, chunk);
-    launch(KERNEL(column_means_kernel<T>), {blocks_for(c, kWarp), {kThreads}},
+    launch(
+        vectors ? KERNEL(spatial_column_sums_kernel<T, kVector>) : KERNEL(spatial_column_sums_kernel<T, 1>),
+        {{blocks_for(c, kWarp * (vectors ? kVector : 1)).x, static_cast<uint32_t>(chunks)}, {kThreads}},
+        {.bytes = x_bytes + column_bytes, .flops = 2 * elements}, partial, in, rows, c, chunk);
+    launch(KERNEL(spatial_column_means_kernel<T>), {blocks_for(c, kWarp), {kThreads}},
            {.bytes = column_bytes + 8.0 * c, .flops = 1.0 * chunks * c}, mean.f32(), partial, in, rows, c,
            chunks);
 
     const int64_t panels = ceil_div(n, kPanel), squares = k * panels * (panels + 1) / 2;
     const int64_t warps = std::min<int64_t>(kWarps, squares);
-    launch(shared ? KERNEL(gram_kernel<T, true>) : KERNEL(gram_kernel<T, false>),
+    launch(shared ? KERNEL(spatial_gram_kernel<T, true>) : KERNEL(spatial_gram_kernel<T, false>),
            {{static_cast<uint32_t>(chunks), blocks_for(squares, (shared ? kStagedSquares : 1) * warps).x},
             {static_cast<uint32_t>(warps * kWarp)},
             shared},
            {.bytes = x_bytes + 4.0 * c + 4.0 * k * n + gram_bytes, .flops = 2.0 * rows * k * pairs}, partial,
            in, mean.f32(), members.i32(), rows, c, k, n, chunk, row_stride<T>(c), device_->fault());
   });
-  launch(KERNEL(gram_sum_kernel), {blocks_for(k * pairs, kWarp), {kThreads}},
+  launch(KERNEL(spatial_gram_sum_kernel), {blocks_for(k * pairs, kWarp), {kThreads}},
          {.bytes = gram_bytes + 8.0 * k * pairs, .flops = 1.0 * chunks * k * pairs}, gram, partial, chunks,
          k * pairs);
   const double weight = aggregation == Aggregation::mean ? 1 / static_cast<double>(k) : 1;
-  launch(KERNEL(loss_kernel), {{static_cast<uint32_t>(k)}, {kThreads}, 8 * static_cast<size_t>(n)},
+  launch(KERNEL(spatial_loss_kernel), {{static_cast<uint32_t>(k)}, {kThreads}, 8 * static_cast<size_t>(n)},
          {.bytes = 16.0 * k * pairs + 4.0 * (k + 1) * n * n, .flops = 20.0 * k * pairs}, losses,
          gradient.f32(), gram, distance.f32(), n, weight);
   const bool zeroes = aggregation == Aggregation::max;
-  launch(KERNEL(aggregate_kernel), {blocks_for(zeroes ? k * n * n : 1, kThreads), {kThreads}},
+  launch(KERNEL(spatial_aggregate_kernel), {blocks_for(zeroes ? k * n * n : 1, kThreads), {kThreads}},
          {.bytes = 8.0 * k + 4 + (zeroes ? 4.0 * (k - 1) * n * n : 0), .flops = 1.0 * k}, loss.f32(),
          gradient.f32(), losses, k, n * n, aggregation);
 }

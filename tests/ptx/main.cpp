@@ -12,8 +12,8 @@
 #include <filesystem>
 
 #include "engine/error.h"
-#include "kernels/cuda/matrix_products.h"
 #include "kernels/kernels.h"
+#include "kernels/simt/simt_products.h"
 #include "tests/ptx/check.h"
 
 namespace topolm {
@@ -23,14 +23,15 @@ std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
                                           std::unique_ptr<MatrixProducts> products);
 }
 
-// This program has no kernels/devices.cpp: its only device is the simt that checks, with its own matrix products.
-std::vector<std::string> cpu_instruction_sets() { return {}; }
+// In place of kernels/devices.cpp: a simt that checks.
 std::vector<std::string> gpu_devices() { return {"simt"}; }
 std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options) {
-  return simt_kernels::make_gpu_kernels(
-      std::make_unique<ptx::PtxDevice>(options.threads, ptx::architectures(),
-                                       [](const std::string& what) { FAIL_CHECK(what); }),
-      nullptr);
+  require(options.products.empty() || options.products == "own", "matrix products by '{}' are not checked",
+          options.products);
+  auto device = std::make_unique<ptx::PtxDevice>(options.threads, ptx::architectures(),
+                                                 [](const std::string& what) { FAIL_CHECK(what); });
+  return simt_kernels::make_gpu_kernels(std::move(device),
+                                        options.products == "own" ? nullptr : make_simt_products(options));
 }
 
 }  // namespace topolm
@@ -83,6 +84,7 @@ int main(int argc, char** argv) {
     const char* const root = std::getenv("TOPOLM_PTX");
     ptx::architectures() = ptx::load_architectures(
         root ? root : (std::filesystem::path(argv[0]).parent_path() / "ptx").string(), only);
+    setenv("TOPOLM_DEVICE", "simt", 1);
     doctest::Context context(argc, argv);
     context.setOption("order-by", "suite");  // the suite named last runs last
     return context.run();

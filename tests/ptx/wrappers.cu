@@ -52,6 +52,7 @@ __global__ void __launch_bounds__(kWarp) wrappers_kernel(uint32_t* out, const ui
   *out++ = __float_as_uint(rsqrtf(positive));
   *out++ = pack_bf16(c[2], c[3]);
   *out++ = words[lane ^ 1];
+  *out++ = in[lane];
 }
 
 void launch_wrappers(GpuDevice& device, uint32_t* out, const uint32_t* in) {
