@@ -148,7 +148,8 @@ class Multiprocessor {
   void run_thread();
   void exit_thread();
   void wait();
-  [[noreturn]] void stop(const std::string& what);
+  void meet_warp(const Thread& me);
+  void stop(const std::string& what);
   std::string describe(const std::string& what) const;
   std::string thread(const Thread& t) const;
   std::string waiting_threads(int first, int count) const;
@@ -282,13 +283,12 @@ void Multiprocessor::wait() {
   }
 }
 
-/// Ends the block, and the launch, with an Error.
+/// The next wait() ends the block, and the launch, with an Error. It does not return, so nothing that must be
+/// destroyed may be alive there.
 void Multiprocessor::stop(const std::string& what) {
+  if (std::exchange(stopped_, true)) return;
   error_ = describe(what);
-  stopped_ = true;
   block_ended_[block_turn_].release();
-  running_->fiber.switch_to(host_);
-  std::abort();  // nobody switches back
 }
 
 // ---- meetings
@@ -298,15 +298,16 @@ void Multiprocessor::sync_block(const Site& site) {
   me.state = State::at_barrier;
   me.site = &site;
   ++at_barrier_;
-  if (live_ != count_)
-    stop(fmt::format("{} waits at a barrier to which others cannot come: {}", thread(me),
-                     waiting_threads(0, count_)));
   Token& token = barrier_[barrier_turn_];
   token.release();
-  if (at_barrier_ == count_) {
-    for (int i = 0; i < count_; ++i)
+  if (live_ != count_) {
+    stop(fmt::format("{} waits at a barrier to which others cannot come: {}", thread(me),
+                     waiting_threads(0, count_)));
+  } else if (at_barrier_ == count_) {
+    for (int i = 0; i < count_; ++i) {
       if (!same(*at(i).site, site))
         stop("its threads wait at different barriers: " + waiting_threads(0, count_));
+    }
     for (int i = 0; i < count_; ++i) at(i).state = State::ready;
     at_barrier_ = 0;
     barrier_turn_ ^= 1;
@@ -324,42 +325,41 @@ void Multiprocessor::warp_operation(uint32_t mask, const Site& site, void* lane,
   me.mask = mask;
   me.lane_data = lane;
   me.resolve = resolve;
-  if (!(mask >> me.lane & 1))
-    stop(fmt::format("{} is not in its own mask: {}", thread(me), waiting_threads(me.linear, 1)));
-  if (mask & ~warp.present)
-    stop(fmt::format("{} names lanes in its mask that have exited or never were: {}", thread(me),
-                     waiting_threads(me.warp * 32, 32)));
   warp.waiting |= 1u << me.lane;
-  const size_t leader = static_cast<size_t>(std::countr_zero(mask));
+  const size_t leader = static_cast<size_t>(std::countr_zero(mask | 1u << 31));
   Token& token = warp.tokens[leader][warp.turn[leader]];
   if (!resolve) token.release();
-
-  if ((warp.waiting & mask) == mask) {
-    void* lanes[32];
-    bool all = true;
-    for (uint32_t m = mask; m; m &= m - 1) {
-      const int i = std::countr_zero(m);
-      const Thread& other = at(me.warp * 32 + i);
-      lanes[i] = other.lane_data;
-      // A lane that waits with another mask will come here later; with the same mask it is elsewhere for
-      // good.
-      all &= other.mask == mask;
-      if (other.mask == mask && !same(*other.site, site))
-        stop("lanes of one mask are in different operations: " + waiting_threads(me.warp * 32, 32));
-    }
-    if (all) {
-      if (resolve) {
-        const UncheckedAccesses unchecked;  // it reads and writes what lies on the other lanes' stacks
-        resolve(lanes, mask);
-      }
-      for (uint32_t m = mask; m; m &= m - 1) at(me.warp * 32 + std::countr_zero(m)).state = State::ready;
-      warp.waiting &= ~mask;
-      warp.turn[leader] ^= 1;
-      schedule_.add_lanes(me.warp * 32, mask);
-    }
-  }
+  if (!(mask >> me.lane & 1))
+    stop(fmt::format("{} is not in its own mask: {}", thread(me), waiting_threads(me.linear, 1)));
+  else if (mask & ~warp.present)
+    stop(fmt::format("{} names lanes in its mask that have exited or never were: {}", thread(me),
+                     waiting_threads(me.warp * 32, 32)));
+  else if ((warp.waiting & mask) == mask)
+    meet_warp(me);
   wait();
   if (!resolve) token.acquire();
+}
+
+/// All lanes of this thread's mask wait for each other; or some for others, and will come here later.
+void Multiprocessor::meet_warp(const Thread& me) {
+  Warp& warp = warp_of(me);
+  void* lanes[32];
+  for (uint32_t m = me.mask; m; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    const Thread& other = at(me.warp * 32 + lane);
+    if (other.mask != me.mask) return;
+    if (!same(*other.site, *me.site))
+      return stop("lanes of one mask are in different operations: " + waiting_threads(me.warp * 32, 32));
+    lanes[lane] = other.lane_data;
+  }
+  if (me.resolve) {
+    const UncheckedAccesses unchecked;  // it reads and writes what lies on the other lanes' stacks
+    me.resolve(lanes, me.mask);
+  }
+  for (uint32_t m = me.mask; m; m &= m - 1) at(me.warp * 32 + std::countr_zero(m)).state = State::ready;
+  warp.waiting &= ~me.mask;
+  warp.turn[static_cast<size_t>(std::countr_zero(me.mask))] ^= 1;
+  schedule_.add_lanes(me.warp * 32, me.mask);
 }
 
 // ---- asynchronous copies
