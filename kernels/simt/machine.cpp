@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -12,6 +11,7 @@
 
 #include "engine/error.h"
 #include "kernels/simt/fiber.h"
+#include "kernels/simt/shared_memory.h"
 #include "kernels/simt/simt.h"
 #include "kernels/simt/tensor_core.h"
 #undef threadIdx
@@ -45,84 +45,11 @@ struct Warp {
   std::array<uint8_t, 32> turn;
 };
 
-/// The asynchronous copies of one thread, in the order of issue.
-struct Copies {
-  struct Copy {
-    void* shared;
-    const void* global;
-    int size, bytes, group;
-    bool landed;
-  };
-  std::array<Copy, 256> queue;
-  int count, groups;
-};
-
-// Byte by byte: ThreadSanitizer would see a memcpy, whoever calls it.
-void land(Copies::Copy& copy) {
-  if (std::exchange(copy.landed, true)) return;
-  auto* const to = static_cast<volatile unsigned char*>(copy.shared);
-  const auto* const from = static_cast<const unsigned char*>(copy.global);
-  for (int i = 0; i < copy.size; ++i) to[i] = i < copy.bytes ? from[i] : 0;
-}
-
 bool same(const Site& a, const Site& b) {
   return &a == &b || (a.wrapper && a.wrapper == b.wrapper && a.line == b.line && a.file == b.file);
 }
 
 std::string text(const Extent& e) { return fmt::format("({}, {}, {})", e.x, e.y, e.z); }
-
-/// Shared memory of the block that runs, with gaps between arrays that AddressSanitizer guards.
-class SharedMemory {
- public:
-  SharedMemory() : memory_(static_cast<unsigned char*>(std::aligned_alloc(kAlignment, kCapacity))) {
-    require(memory_ != nullptr, "simt: no memory for shared memory");
-  }
-  ~SharedMemory() {
-    allow_access(memory_, kCapacity);
-    std::free(memory_);
-  }
-  SharedMemory(const SharedMemory&) = delete;
-  SharedMemory& operator=(const SharedMemory&) = delete;
-
-  /// Forgets every array and returns the dynamic one.
-  unsigned char* begin(size_t dynamic_bytes) {
-    forbid_access(memory_, kCapacity);
-    end_ = dynamic_ = static_ = 0;
-    dynamic_ = dynamic_bytes;
-    return take(dynamic_bytes, kAlignment);
-  }
-
-  void* static_array(const SharedSlot& slot) {
-    const size_t alignment = std::max<size_t>(slot.alignment, 16);
-    static_ = (static_ + alignment - 1) / alignment * alignment + slot.bytes;
-    if (static_ > kMaxStaticShared)
-      operation_failed(slot.site, fmt::format("makes {} bytes of static shared memory; the limit is {}, more "
-                                              "must be dynamic",
-                                              static_, kMaxStaticShared)
-                                      .c_str());
-    if (static_ + dynamic_ > kMaxShared)
-      operation_failed(slot.site,
-                       fmt::format("makes {} bytes of shared memory, static and dynamic; the limit is {}",
-                                   static_ + dynamic_, kMaxShared)
-                           .c_str());
-    return take(slot.bytes, alignment);
-  }
-
- private:
-  static constexpr size_t kGap = 64, kAlignment = 128, kCapacity = 256 << 10;
-
-  unsigned char* take(size_t bytes, size_t alignment) {
-    const size_t at = (end_ + kGap + alignment - 1) / alignment * alignment;
-    if (at + bytes + kGap > kCapacity) kernel_failed("too many shared arrays");
-    end_ = at + bytes;
-    allow_access(memory_ + at, bytes);
-    fill_with_nan(memory_ + at, bytes);
-    return memory_ + at;
-  }
-
-  unsigned char* const memory_;
-  size_t end_ = 0, dynamic_ = 0, static_ = 0;
-};
 
 /// Runs one block at a time. Its fibers live on from block to block.
 class Multiprocessor {
@@ -137,9 +64,8 @@ class Multiprocessor {
 
   void sync_block(const Site& site);
   void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolve);
-  void copy_async(const Site& site, void* shared, const void* global, int size, int bytes);
-  void copy_async_commit() { ++copies_[running_->linear].groups; }
-  void copy_async_wait(int newest);
+  Copies& copies() { return copies_[running_->linear]; }
+  RandomBits& random() { return schedule_.random(); }
   void* static_array(const SharedSlot& slot) { return shared_.static_array(slot); }
 
  private:
@@ -238,8 +164,7 @@ void Multiprocessor::thread_main() {
 void Multiprocessor::run_thread() {
   launched.acquire();
   block_ended_[block_turn_ ^ 1].acquire();
-  Copies& copies = copies_[running_->linear];
-  copies.count = copies.groups = 0;
+  copies().begin();
   try {
     launch_->call(launch_->function, launch_->arguments);
   } catch (const std::exception& e) {
@@ -362,49 +287,6 @@ void Multiprocessor::meet_warp(const Thread& me) {
   schedule_.add_lanes(me.warp * 32, me.mask);
 }
 
-// ---- asynchronous copies
-
-void Multiprocessor::copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
-  Copies& copies = copies_[running_->linear];
-  if (bytes < 0 || bytes > size)
-    operation_failed(site, fmt::format("copies {} of {} bytes", bytes, size).c_str());
-  for (const void* p : {static_cast<const void*>(shared), global})
-    if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size))
-      operation_failed(site, fmt::format("has an address that is not a multiple of {}", size).c_str());
-  if (copies.count == static_cast<int>(copies.queue.size()))
-    operation_failed(
-        site, fmt::format("is one more than the {} that a thread can have under way", copies.count).c_str());
-  // Both ends are touched now, and the shared one again at the wait: in between anything may happen to it.
-  note_read(global, static_cast<size_t>(bytes));
-  note_write(shared, static_cast<size_t>(size));
-  if constexpr (kAddressSanitizer) {
-    const volatile unsigned char *const to = static_cast<unsigned char*>(shared),
-                                        *const from = static_cast<const unsigned char*>(global);
-    (void)to[0], (void)to[size - 1];
-    if (bytes > 0) (void)from[0], (void)from[bytes - 1];
-  }
-  Copies::Copy& copy = copies.queue[static_cast<size_t>(copies.count++)];
-  copy = {shared, global, size, bytes, copies.groups, false};
-  // A random half lands now, which shows a copy that comes too early; the rest lands at the wait, which shows
-  // a wait that is missing.
-  if (schedule_.random().next() & 1) land(copy);
-}
-
-void Multiprocessor::copy_async_wait(int newest) {
-  Copies& copies = copies_[running_->linear];
-  int left = 0;
-  for (int i = 0; i < copies.count; ++i) {
-    Copies::Copy& copy = copies.queue[static_cast<size_t>(i)];
-    if (copy.group >= copies.groups - newest) {
-      copies.queue[static_cast<size_t>(left++)] = copy;
-    } else {
-      note_write(copy.shared, static_cast<size_t>(copy.size));
-      land(copy);
-    }
-  }
-  copies.count = left;
-}
-
 // ---- messages
 
 std::string Multiprocessor::describe(const std::string& what) const {
@@ -470,10 +352,10 @@ void warp_operation(uint32_t mask, const Site& site, void* lane, Resolver resolv
   here->warp_operation(mask, site, lane, resolve);
 }
 void copy_async(const Site& site, void* shared, const void* global, int size, int bytes) {
-  here->copy_async(site, shared, global, size, bytes);
+  here->copies().issue(site, shared, global, size, bytes, here->random());
 }
-void copy_async_commit() { here->copy_async_commit(); }
-void copy_async_wait(int newest) { here->copy_async_wait(newest); }
+void copy_async_commit() { here->copies().commit(); }
+void copy_async_wait(int newest) { here->copies().wait(newest); }
 void kernel_failed(const char* what) { fail("{}", what); }
 void operation_failed(const Site& site, const char* what) {
   fail("{} ({}:{}) {}", site.operation, site.file, site.line, what);
