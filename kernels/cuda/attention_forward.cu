@@ -75,7 +75,8 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   if constexpr (kStages<T> == 2) load_keys(0);
   copy_async_wait<kStages<T> - 1>();
   __syncthreads();
-  LeftRows < T, W, M, W<64> left;
+  constexpr bool kKept = W < 64;
+  LeftRows<T, W, M, kKept> left;
   left.load(queries + warp * Tiles::kWarpRows * kTileRow<T, W>, head_columns);
   const int key_tiles = (min(first_query + Tiles::kQueries, length) + kKeys - 1) / kKeys;
   for (int tile = 0; tile < key_tiles; ++tile) {
