@@ -111,8 +111,8 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
       for (uint32_t seen = 0;;) {
         wait_while_equal(s->generation, seen, s->may_spin);
         seen = s->generation.load(std::memory_order_acquire);
-        // After the load: a worker that woke late, for the job before, would else take the last generation for
-        // a job, find none, and sleep for ever on a pool that is being joined.
+        // After the load: a worker that woke late, for the job before, would else take the last generation
+        // for a job, find none, and sleep for ever on a pool that is being joined.
         if (s->stop.load(std::memory_order_acquire)) return;
         s->work(seen, i);
       }
