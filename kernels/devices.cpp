@@ -80,9 +80,6 @@ GpuParts gpu_parts(const DeviceOptions& options) {
 
 }  // namespace
 
-// Out of line, so that no instruction set's copy of it is kept.
-std::string Kernels::matrix_plans() const { return ""; }
-
 std::vector<std::string> gpu_devices() {
   std::vector<std::string> devices = {"simt"};
   if (why_no_cuda().empty()) devices.push_back("cuda");
