@@ -241,8 +241,9 @@ TEST_CASE("attention: decoding with caches of another type than the rows") {
 }
 
 TEST_CASE("attention: decoding far into the caches, heads of any size and alignment") {
-  for (const auto& [heads, size] : {std::pair{8, 49}, {8, 127}, {2, 80}, {1, 128}, {3, 7}})
+  for (const auto& shape : {std::pair{8, 49}, {8, 127}, {2, 80}, {1, 128}, {3, 7}})
     for (const DType dtype : {kFloat, kHalf}) {
+      const int heads = shape.first, size = shape.second;
       const Sizes s{1, 260, heads, size};
       CAPTURE(s.size);
       const int64_t c = s.c(), longest = 300;

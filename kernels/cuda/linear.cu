@@ -96,7 +96,7 @@ struct Sums;
 /// Tensor cores. Warps are 4 x 2, each with 32 x 56 outputs: 2 x 7 fragments of m16n8.
 template <>
 struct Sums<bf16> {
-  static constexpr int kBlocks = 2;  // of a multiprocessor at a time
+  [[maybe_unused]] static constexpr int kBlocks = 2;  // of a multiprocessor at a time
   static constexpr int kM = 2, kN = 7;
   float sum[kM][kN][4] = {};
 
@@ -152,7 +152,8 @@ struct Sums<bf16> {
 /// neighbouring rows of B.
 template <>
 struct Sums<float> {
-  static constexpr int kBlocks = 1;  // in the 128 registers that two would leave a thread, it spills
+  // In the 128 registers that two would leave a thread, it spills.
+  [[maybe_unused]] static constexpr int kBlocks = 1;
   static constexpr int kM = kTileM / 16, kN = kTileN / 16;
   float sum[kM][kN] = {};
 
