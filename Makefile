@@ -181,7 +181,7 @@ kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_layernorm test_linear \
   test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(TEST_KERNELS) $(KERNELS)
-	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(CUDA),$(LIBS),-lfmt) -o $@
+	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(CUDA),$(LIBS),$(if $(NATIVE),-lfmt)) -o $@
 
 # The host's part of the device cuda, run against a CUDA made for the tests.
 $(BUILD)/cuda_host_tests: $(call objects,$(wildcard tests/cuda_host/test*.cpp tests/cuda_host/fake_cuda.cpp) tests/main.cpp) \
