@@ -198,7 +198,7 @@ test-neon:
 	@mkdir -p build-neon/headers && ln -sfn /usr/include/fmt /usr/include/doctest build-neon/headers
 	@$(MAKE) --no-print-directory build-neon/kernel_tests BUILD=build-neon CXX=aarch64-linux-gnu-g++ \
 	  CXXFLAGS='-DFMT_HEADER_ONLY -isystem build-neon/headers'
-	qemu-aarch64-static build-neon/kernel_tests
+	TOPOLM_SCHEDULES=4 qemu-aarch64-static build-neon/kernel_tests
 
 # With a GPU: all tests on it, compute-sanitizer, and times -> gpu-report.md. DEVICE=simt rehearses.
 gpu-report: setup
