@@ -46,7 +46,7 @@ StepReport Trainer::step(const DataLoader& data) {
   // Two launches or three whose numbers change every step: not worth a recording.
   const double lr = train_.lr_at(done_);
   optimizer_.update(lr, done_ + 1);
-  ahead_.emplace(data, done_ + 1, make_batch(data, done_ + 1, 0));
+  ahead_ = Ahead{data, done_ + 1, make_batch(data, done_ + 1, 0)};
   StepReport report{done_ + 1, model_.losses(), optimizer_.norm(), lr};
   const double total = report.losses.total(model_.config().topography);
   require(std::isfinite(total) && std::isfinite(report.norm),

@@ -150,10 +150,11 @@ std::string step_section(const Options& o, const Run& run, const std::vector<dou
                          const Ceilings& c) {
   const double step = median_of(seconds);
   const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
-  const auto [llmc, palm] = flops_a_token(run.model, run.train.seq);
+  const std::pair<double, double> count = flops_a_token(run.model, run.train.seq);
   const auto mfu = [&](double flops_a_second) {
-    return fmt::format("{} by llm.c's count, {} by PaLM's", share(llmc * run.tokens() / step, flops_a_second),
-                       share(palm * run.tokens() / step, flops_a_second));
+    return fmt::format("{} by llm.c's count, {} by PaLM's",
+                       share(count.first * run.tokens() / step, flops_a_second),
+                       share(count.second * run.tokens() / step, flops_a_second));
   };
   return fmt::format(
       "## Training step\n\n{} {}, {} x {} tokens, spatial loss on {} sites, backward, clipping and AdamW "

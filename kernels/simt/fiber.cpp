@@ -93,6 +93,7 @@ size_t page() {
 Fiber::~Fiber() {
   if (!mapping_) return;
   if constexpr (kThreadSanitizer) __tsan_destroy_fiber(thread_);
+  allow_access(mapping_, page() + kStackBytes);  // what is mapped here next is no stack
   munmap(mapping_, page() + kStackBytes);
 }
 
