@@ -210,19 +210,12 @@ T read_modify_write(T* p, F&& f) {
   ::topolm::simt::shuffle<::topolm::simt::ShuffleKind::kind>(SIMT_SITE("__shfl_sync"), __VA_ARGS__)
 #define __shfl_sync(...) SIMT_SHUFFLE(index, __VA_ARGS__)
 #define __shfl_xor_sync(...) SIMT_SHUFFLE(exclusive_or, __VA_ARGS__)
-#define __shfl_down_sync(...) SIMT_SHUFFLE(down, __VA_ARGS__)
 #define __shfl_up_sync(...) SIMT_SHUFFLE(up, __VA_ARGS__)
 #define __ballot_sync(mask, predicate) ::topolm::simt::ballot(SIMT_SITE("__ballot_sync"), mask, predicate)
-#define __any_sync(mask, predicate) (::topolm::simt::ballot(SIMT_SITE("__any_sync"), mask, predicate) != 0)
-#define __all_sync(mask, predicate) (::topolm::simt::ballot(SIMT_SITE("__all_sync"), mask, !(predicate)) == 0)
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
-inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
-inline int __popc(unsigned x) { return std::popcount(x); }
-inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
 
 #define SIMT_MIN_MAX(type)                                  \
@@ -244,9 +237,6 @@ inline unsigned atomicAdd(unsigned* p, unsigned v) {
 }
 inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
   return ::topolm::simt::read_modify_write(p, [v](unsigned long long old) { return old + v; });
-}
-inline int atomicMax(int* p, int v) {
-  return ::topolm::simt::read_modify_write(p, [v](int old) { return old < v ? v : old; });
 }
 inline int atomicCAS(int* p, int compare, int v) {
   return ::topolm::simt::read_modify_write(p, [=](int old) { return old == compare ? v : old; });
