@@ -57,7 +57,8 @@ CAIRO := $(shell pkg-config --exists cairo 2>/dev/null && echo yes)
 # Sanitizers do not see what nvcc makes: their build does without.
 NATIVE := $(filter $(shell uname -m)-%,$(MACHINE))
 NVCC   := $(if $(NATIVE),$(firstword $(wildcard $(shell command -v nvcc 2>/dev/null) /usr/local/cuda/bin/nvcc)))
-CUDA   := $(if $(SANITIZE),,$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))))
+# The toolkit's place is nvcc's own word (TOP=): what is found on the PATH may be a script that calls it.
+CUDA   := $(if $(SANITIZE),,$(if $(NVCC),$(realpath $(shell $(NVCC) -dryrun -x cu /dev/null 2>&1 | sed -n 's/^.. TOP=//p'))))
 ifneq ($(CUDA),)
   ARCH       ?= $(filter $(subst compute_,,$(shell $(NVCC) --list-gpu-arch)),80 90 100 120)
   PTX        := $(firstword $(ARCH)) $(lastword $(ARCH))
