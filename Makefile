@@ -26,7 +26,7 @@ WARNINGS   := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
 SANITIZERS := $(if $(SANITIZE),$(if $(filter thread,$(SANITIZE)),-fsanitize=thread,-fsanitize=address$(comma)undefined \
               -fno-sanitize-recover=all) -fno-omit-frame-pointer)
 FLAGS       = -std=c++20 -I. $(WARNINGS) $(OPTIMISE) $(SANITIZERS) -MMD -MP -pthread $(CXXFLAGS)
-LIBS       := -lfmt -lutf8proc -lz -lmd -pthread
+LIBS       := -lcsv -lfmt -lutf8proc -lz -lmd -pthread
 # The default build puts the programs at the top level; another BUILD keeps its own.
 BIN        := $(if $(filter build,$(BUILD)),.,$(BUILD))
 
@@ -81,7 +81,7 @@ endif
 
 CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device timed_device plan_cache)
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp))
+LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp tools/analysis/*.cpp))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
 KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))

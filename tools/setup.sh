@@ -19,6 +19,8 @@ need libcli11-dev /usr/include/CLI/CLI.hpp
 need libfmt-dev /usr/include/fmt/format.h
 need libutf8proc-dev /usr/include/utf8proc.h
 need zlib1g-dev /usr/include/zlib.h
+need libboost-dev /usr/include/boost/math/distributions/students_t.hpp
+need libcsv-dev /usr/include/csv.h
 need libmd-dev /usr/include/sha2.h
 need libcairo2-dev /usr/include/cairo/cairo.h
 need pkg-config pkg-config
