@@ -4,12 +4,23 @@
 
 namespace topolm {
 
+Fault FaultRecord::fault() const {
+  if (earliest == 0) return {};
+  const auto kind = static_cast<Fault::Kind>(0xff - (earliest >> 56));
+  const uint64_t index = kLastIndex - (earliest >> 32 & kLastIndex);
+  require(kind > Fault::none && kind < Fault::kinds, "a kernel reported a fault of unknown kind {}",
+          static_cast<int>(kind));
+  return {kind, static_cast<int32_t>(earliest), static_cast<int64_t>(index),
+          static_cast<int64_t>(limit[kind])};
+}
+
 void throw_if(const Fault& fault) {
   const auto indexed = [&](const char* what, const char* of) {
     fail("{} {} at position {} is outside {} of {}", what, fault.value, fault.index, of, fault.limit);
   };
   switch (fault.kind) {
     case Fault::none:
+    case Fault::kinds:
       return;
     case Fault::embedding_forward_token:
       return indexed("embedding_forward: token id", "the vocabulary");
@@ -28,7 +39,6 @@ void throw_if(const Fault& fault) {
     case Fault::spatial_loss_backward_member:
       return indexed("spatial_loss_backward: member", "the units");
   }
-  fail("a kernel reported a fault of unknown kind {}", static_cast<int>(fault.kind));
 }
 
 }  // namespace topolm

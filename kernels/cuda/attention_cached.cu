@@ -37,7 +37,7 @@ template <class K, class In>
 __global__ void __launch_bounds__(kThreads)
     attention_cached_store_kernel(float* query, K* key_cache, K* value_cache, const In* qkv,
                                   const int32_t* position, int64_t rows, int64_t width, int64_t longest,
-                                  float scale, Fault* fault) {
+                                  float scale, FaultRecord* fault) {
   const Place place(position, rows, longest);
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (!place.valid()) {

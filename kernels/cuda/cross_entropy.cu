@@ -77,7 +77,7 @@ DEVICE Softmax read_row(const T* row, int v, int target, float* shared) {
 }
 
 /// Whether a row counts: its target is not -1, and lies in the vocabulary. Reports one that does not.
-DEVICE bool has_target(int target, int v, Fault::Kind kind, Fault* fault) {
+DEVICE bool has_target(int target, int v, Fault::Kind kind, FaultRecord* fault) {
   if (threadIdx.x == 0 && (target < -1 || target >= v)) report(fault, kind, target, blockIdx.x, v);
   return target >= 0 && target < v;
 }
@@ -86,7 +86,7 @@ DEVICE bool has_target(int target, int v, Fault::Kind kind, Fault* fault) {
 template <int N, class T>
 __global__ void __launch_bounds__(kMaxThreads)
     cross_entropy_forward_kernel(float* losses, const T* logits, const int32_t* targets, int v,
-                                 Fault* fault) {
+                                 FaultRecord* fault) {
   SHARED(float, shared, [2 * kMaxWarps]);
   const int target = targets[blockIdx.x];
   float loss = 0;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 template <int N, class T>
 __global__ void __launch_bounds__(kMaxThreads)
     cross_entropy_backward_kernel(float* losses, T* logits, const int32_t* targets, int v, float scale,
-                                  Fault* fault) {
+                                  FaultRecord* fault) {
   SHARED(float, shared, [2 * kMaxWarps]);
   T* const row = logits + int64_t{blockIdx.x} * v;
   const int target = targets[blockIdx.x];

@@ -68,7 +68,7 @@ CudaDevice::CudaDevice() {
   void* reply = nullptr;
   check_cuda(cudaMallocHost(&reply, sizeof(Reply)), "cudaMallocHost");
   reply_ = static_cast<Reply*>(reply);
-  fault_ = static_cast<Fault*>(allocate(sizeof(Fault), "the fault"));
+  fault_ = static_cast<FaultRecord*>(allocate(sizeof(FaultRecord), "the fault"));
 }
 
 CudaDevice::~CudaDevice() {
@@ -133,15 +133,15 @@ void CudaDevice::download(void* to, const Tensor& from) {
 
 void CudaDevice::synchronize() {
   must_not_capture("waiting");
-  check_cuda(cudaMemcpyAsync(&reply_->fault, fault_, sizeof(Fault), cudaMemcpyDeviceToHost, stream_),
+  check_cuda(cudaMemcpyAsync(&reply_->fault, fault_, sizeof(FaultRecord), cudaMemcpyDeviceToHost, stream_),
              "cudaMemcpyAsync from the device");
   check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize",
              fmt::format("the last kernel launched was {}, the one that failed may be an earlier one: "
                          "compute-sanitizer says which",
                          last_kernel_));
-  if (reply_->fault.kind == Fault::none) return;
-  check_cuda(cudaMemsetAsync(fault_, 0, sizeof(Fault), stream_), "cudaMemsetAsync");
-  throw_if(reply_->fault);
+  if (reply_->fault.earliest == 0) return;
+  check_cuda(cudaMemsetAsync(fault_, 0, sizeof(FaultRecord), stream_), "cudaMemsetAsync");
+  throw_if(reply_->fault.fault());
 }
 
 void CudaDevice::launch(const Launch& launch) {

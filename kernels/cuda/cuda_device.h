@@ -42,7 +42,7 @@ class CudaDevice final : public GpuDevice {
   void* scratch(size_t bytes) override;
   /// By the device's clock.
   double seconds(const std::function<void()>& issue) override;
-  Fault* fault() override { return fault_; }
+  FaultRecord* fault() override { return fault_; }
 
   cudaStream_t stream() const { return stream_; }
   /// True while operations are recorded rather than run.
@@ -58,7 +58,7 @@ class CudaDevice final : public GpuDevice {
   };
   /// Pinned host memory for small downloads and for the fault that every wait brings along.
   struct Reply {
-    Fault fault;
+    FaultRecord fault;
     std::array<char, 4096> bytes;
   };
 
@@ -70,7 +70,7 @@ class CudaDevice final : public GpuDevice {
   std::array<Staging, 16> staging_;
   size_t next_staging_ = 0;
   Reply* reply_ = nullptr;
-  Fault* fault_ = nullptr;
+  FaultRecord* fault_ = nullptr;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
   int64_t scratch_generation_ = 0;  // counts its addresses: a graph holds the one that it was captured with

@@ -24,14 +24,14 @@ class DryDevice : public GpuDevice {
   void synchronize() override {}
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override;
-  Fault* fault() override { return &fault_; }
+  FaultRecord* fault() override { return &fault_; }
 
  private:
   LaunchLog& log_;
   std::map<void*, size_t> blocks_;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
-  Fault fault_{};
+  FaultRecord fault_{};
 };
 
 /// Every operation on it; matrix products are those of our own kernels.

@@ -42,7 +42,7 @@ template <int N>
 __global__ void __launch_bounds__(kMaxThreads)
     embedding_forward_kernel(float* out, const int32_t* tokens, const float* wte, const float* wpe,
                              const int32_t* position, int T, int C, int64_t vocabulary, int64_t context,
-                             Fault* fault) {
+                             FaultRecord* fault) {
   const int n = static_cast<int>(blockIdx.x);
   const int64_t first = *position;
   const int32_t token = tokens[n];
@@ -91,7 +91,8 @@ constexpr int kChunk = 64, kAhead = 4;  // entries a block, and loads under way 
 template <int N>
 __global__ void __launch_bounds__(kMaxThreads)
     embedding_backward_kernel(float* dwte, float* carried, const float* dout, const int32_t* tokens,
-                              const int32_t* order, int64_t rows, int C, int64_t vocabulary, Fault* fault) {
+                              const int32_t* order, int64_t rows, int C, int64_t vocabulary,
+                              FaultRecord* fault) {
   SHARED(int32_t, row, [kChunk]);
   SHARED(int32_t, token_and_before, [1 + kChunk]);
   const int32_t* const token = token_and_before + 1;  // token[-1] is that of the entry before the chunk

@@ -88,14 +88,12 @@ DEVICE void store_vector(T* p, const Vector<T, N>& v) {
 template <class... T>
 constexpr int kVectorOf = static_cast<int>(16 / std::max({sizeof(T)...}));
 
-/// Tells the host of an index out of range; the first one wins.
-DEVICE void report(Fault* fault, Fault::Kind kind, int32_t value, int64_t index, int64_t limit) {
-  if (atomicCAS(reinterpret_cast<int*>(&fault->kind), static_cast<int>(Fault::none),
-                static_cast<int>(kind)) == static_cast<int>(Fault::none)) {
-    fault->value = value;
-    fault->index = index;
-    fault->limit = limit;
-  }
+/// Tells the host of an index out of range.
+DEVICE void report(FaultRecord* record, Fault::Kind kind, int32_t value, int64_t index, int64_t limit) {
+  atomicMax(&record->limit[kind], static_cast<unsigned long long>(limit));
+  const unsigned long long last = FaultRecord::kLastIndex, kind_first = 255 - kind,
+                           index_first = last - min(static_cast<unsigned long long>(index), last);
+  atomicMax(&record->earliest, kind_first << 56 | index_first << 32 | static_cast<unsigned>(value));
 }
 
 }  // namespace topolm::TOPOLM_GPU

@@ -58,7 +58,7 @@ class GpuDevice : public Device {
   virtual double seconds(const std::function<void()>& issue);
 
   /// Device memory of one Fault, kind none until a kernel reports.
-  virtual Fault* fault() = 0;
+  virtual FaultRecord* fault() = 0;
 };
 
 /// Throws Error; printf's format. For launchers: nvcc cannot read fmt, and so not engine/error.h; and no

@@ -51,7 +51,7 @@ template <class T, bool STAGED>
 __global__ void __launch_bounds__(kWarps* kWarp, 2)
     spatial_loss_backward_kernel(float* dx, const T* x, const float* mean, const Fragment* operands,
                                  const int32_t* members, float scale, int64_t rows, int c, int k, int n,
-                                 int stride, Fault* fault) {
+                                 int stride, FaultRecord* fault) {
   DYNAMIC_SHARED(uint32_t, words);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarp, g = lane / 4, t = lane % 4;

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T, bool STAGED>
 __global__ void __launch_bounds__(kWarps* kWarp)
     spatial_gram_kernel(float* partial, const T* x, const float* mean, const int32_t* members, int64_t rows,
-                        int c, int k, int n, int64_t chunk, int stride, Fault* fault) {
+                        int c, int k, int n, int64_t chunk, int stride, FaultRecord* fault) {
   constexpr int kSquares = STAGED ? kStagedSquares : 1;
   DYNAMIC_SHARED(uint32_t, words);
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;

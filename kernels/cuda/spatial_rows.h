@@ -121,7 +121,7 @@ size_t staging_bytes(const void* x, const void* dx, int64_t c) {
 }
 
 /// The column of member i; 0 after telling the host where it is none of the c.
-DEVICE int column_of(const int32_t* members, int64_t i, int c, Fault* fault, Fault::Kind kind) {
+DEVICE int column_of(const int32_t* members, int64_t i, int c, FaultRecord* fault, Fault::Kind kind) {
   const int32_t column = members[i];
   if (column >= 0 && column < c) return column;
   report(fault, kind, column, i, c);

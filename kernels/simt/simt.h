@@ -238,6 +238,6 @@ inline unsigned atomicAdd(unsigned* p, unsigned v) {
 inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long v) {
   return ::topolm::simt::read_modify_write(p, [v](unsigned long long old) { return old + v; });
 }
-inline int atomicCAS(int* p, int compare, int v) {
-  return ::topolm::simt::read_modify_write(p, [=](int old) { return old == compare ? v : old; });
+inline unsigned long long atomicMax(unsigned long long* p, unsigned long long v) {
+  return ::topolm::simt::read_modify_write(p, [v](unsigned long long old) { return max(old, v); });
 }

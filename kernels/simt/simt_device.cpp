@@ -42,7 +42,7 @@ void SimtDevice::download(void* to, const Tensor& from) {
   std::memcpy(to, from.data, static_cast<size_t>(from.bytes()));
 }
 
-void SimtDevice::synchronize() { throw_if(std::exchange(fault_, {})); }
+void SimtDevice::synchronize() { throw_if(std::exchange(fault_, {}).fault()); }
 
 void SimtDevice::launch(const Launch& launch) { simt::run(launch, launches_++, schedule_, pool_); }
 

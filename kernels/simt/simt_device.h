@@ -19,7 +19,7 @@ class SimtDevice : public GpuDevice {
   void synchronize() override;
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override;
-  Fault* fault() override { return &fault_; }
+  FaultRecord* fault() override { return &fault_; }
 
   /// In which order threads and blocks of the launches to come run: $TOPOLM_SIMT's, or as set here.
   simt::Settings& schedule() { return schedule_; }
@@ -30,7 +30,7 @@ class SimtDevice : public GpuDevice {
   uint64_t launches_ = 0;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
-  Fault fault_{};
+  FaultRecord fault_{};
 };
 
 }  // namespace topolm

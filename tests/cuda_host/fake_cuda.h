@@ -40,7 +40,7 @@ class Device final : public GpuDevice {
   }
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override { return cuda_->scratch(bytes); }
-  Fault* fault() override { return cuda_->fault(); }
+  FaultRecord* fault() override { return cuda_->fault(); }
 
   bool record = true;
 

@@ -123,7 +123,9 @@ TEST_CASE("cuda host: errors name the call, and the kernel") {
 TEST_CASE("cuda host: a kernel's fault is thrown once, by the next wait") {
   const Fresh fresh;
   CudaDevice device;
-  Fault fault{Fault::attention_cached_position, 9, 0, 8};
+  FaultRecord fault{};
+  fault.earliest = (255ull - Fault::attention_cached_position) << 56 | FaultRecord::kLastIndex << 32 | 9;
+  fault.limit[Fault::attention_cached_position] = 8;
   static_assert(sizeof fault % 4 == 0);
   device.upload({device.fault(), DType::i32, {sizeof fault / 4}}, &fault);
   CHECK(contains(error_of([&] { device.synchronize(); }), "position 9 is outside caches of 8"));

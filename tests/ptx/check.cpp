@@ -92,7 +92,7 @@ bool same(uint32_t a, uint32_t b) {
 PtxDevice::PtxDevice(int threads, std::vector<Architecture>& architectures,
                      std::function<void(const std::string&)> differs)
     : SimtDevice(threads), architectures_(architectures), differs_(std::move(differs)) {
-  memory_[reinterpret_cast<unsigned char*>(fault())] = {"the fault", sizeof(Fault)};
+  memory_[reinterpret_cast<unsigned char*>(fault())] = {"the fault", sizeof(FaultRecord)};
 }
 
 PtxDevice::~PtxDevice() { release(exact_scratch_); }
