@@ -1,6 +1,6 @@
 # topolm.cu
 #
-#   make                the programs: tokenize, train_topolm, infer, bench
+#   make                the programs: tokenize, train_topolm, infer, atlas, bench
 #   make demo           everything on real text, in minutes; make demo TEXT=my.txt for your own
 #   make test           all tests
 #   make setup          installs what is missing (Debian, Ubuntu); demo and test call it themselves
@@ -81,19 +81,23 @@ endif
 
 CUDA_CPP := $(patsubst %,kernels/cuda/%.cpp,gpu_device dry_device timed_device plan_cache)
 objects  = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp tools/analysis/*.cpp))
+LIBRARY  := $(call objects,$(wildcard engine/*.cpp kernels/*.cpp $(CUDA_CPP) kernels/simt/*.cpp model/*.cpp tokenizer/*.cpp tools/analysis/*.cpp \
+  $(filter-out %_figure.cpp,$(wildcard tools/atlas/*.cpp))))
 SIMT     := $(patsubst kernels/cuda/%.cu,$(BUILD)/obj/kernels/simt/cuda/%.o,$(wildcard kernels/cuda/*.cu))
 KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu/%.cpp,$(BUILD)/obj/kernels/cpu/$(isa)/%.o,$(wildcard kernels/cpu/*.cpp)))
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
-PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer bench))
+PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer atlas bench))
 # Programs that only scripts run stay in the build directory.
 HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report gpu_report))
 
-# The report's picture needs cairo; its tables do not.
+# Pictures need cairo; tables and pages do not.
 ifdef CAIRO
-  FIGURE := $(call objects,tools/report_figure.cpp tools/figure.cpp)
-  $(BUILD)/obj/tools/report.o $(FIGURE): FLAGS += -DTOPOLM_CAIRO $(shell pkg-config --cflags cairo)
-  $(BUILD)/report: LIBS += $(shell pkg-config --libs cairo)
+  FIGURE := $(call objects,tools/figure.cpp)
+  $(BUILD)/report: $(call objects,tools/report_figure.cpp) $(FIGURE)
+  $(BIN)/atlas: $(call objects,tools/atlas/maps_figure.cpp) $(FIGURE)
+  $(call objects,$(addprefix tools/,report.cpp report_figure.cpp figure.cpp atlas.cpp atlas/maps_figure.cpp)): \
+    FLAGS += -DTOPOLM_CAIRO $(shell pkg-config --cflags cairo)
+  $(BUILD)/report $(BIN)/atlas: LIBS += $(shell pkg-config --libs cairo)
 endif
 
 all: about $(PROGRAMS) $(HELPERS)
@@ -106,9 +110,8 @@ about:
 	@echo "threads    $$(nproc)"
 
 $(PROGRAMS): $(BIN)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
-	$(CXX) $(FLAGS) $^ $(LIBS) -o $@
+	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
 
-$(BUILD)/report: $(FIGURE)
 $(BUILD)/kernel_report: LIBS += -rdynamic
 $(HELPERS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(BUILD)/topolm.a
 	$(CXX) $(FLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
