@@ -122,6 +122,22 @@ TEST_CASE("spatial loss: Pearson with 1/(1+d) by hand; constant units leave 0.5,
   CHECK(spatial_loss(Correlations(std::vector<float>(18, 1.0f), 9), sheet, topography(2)) == 0.5);
 }
 
+TEST_CASE("spatial loss: the oracle of the reference document on a 9x9 sheet") {
+  std::vector<float> x;
+  for (int s = 0; s < 64; ++s)
+    for (int i = 0; i < 81; ++i)
+      x.push_back(static_cast<float>(std::cos(0.7 * (s + 1) * (i / 9) / 9.0) +
+                                     std::sin(0.3 * (s + 1) * (i % 9) / 9.0 + s)));
+  const Correlations r(x, 81);
+  const Sheet sheet("a test", 9, 9, Sheet::identity(9, 9));
+  TopographyConfig t = topography(5);
+  t.distance = Distance::l2;
+  CHECK(spatial_loss(r, sheet, t) == doctest::Approx(0.31564538).epsilon(1e-7));
+  t.distance = Distance::linf;
+  CHECK(spatial_loss(r, sheet, t) == doctest::Approx(0.36531479).epsilon(1e-7));
+  CHECK(mean_correlation(r, sheet, 0.5, 100).correlation == doctest::Approx(0.12149859).epsilon(1e-7));
+}
+
 TEST_CASE("principal components: two known groups of units, a constant unit, and nothing at all") {
   // Units 0..5 are copies of one signal, 6..8 of another that is orthogonal to it (8 negated), 9 is constant.
   std::vector<float> activations;

@@ -16,16 +16,19 @@ struct MoranOptions {
 };
 
 /// I = (n / W) sum_ij w_ij z_i z_j / sum_i z_i^2, z the map minus its mean. map [rows * cols], row-major, at
-/// least two cells (Error). 0 when the map is constant.
+/// least two cells, all finite (Error). 0 when the map is constant.
 double morans_i(std::span<const double> map, int rows, int cols, const MoranOptions& options = {});
 
 /// Moran's I among maps whose cells are shuffled.
 struct MoranTest {
   double i = 0;
-  double p = 1;  // (1 + shuffles at least as far on the same side) / (1 + shuffles), as esda's p_sim
-  double null_mean = 0, null_sd = 0;
+  // (1 + shuffles at least as far out on the same side) / (1 + shuffles): esda's p_sim. It counts ties as
+  // above; we count them on both sides, so that a map which no shuffle changes is not significant.
+  double p = 1;
+  double null_mean = 0, null_sd = 0;  // of the shuffles; sd of them as a population, as esda's seI_sim
 };
-/// Shuffle k is a function of (seed, k).
+/// Shuffle k is a function of (seed, k): cell i of it is cell permutation[i] of the map. At least one
+/// (Error).
 MoranTest moran_permutation_test(std::span<const double> map, int rows, int cols, int permutations,
                                  uint64_t seed, const MoranOptions& options = {});
 
