@@ -65,7 +65,7 @@ int32_t Generator::next(const Sampling& sampling, double uniform, int64_t known)
   kernels_.device().upload(uniform_, &below_one);
   kernels_.sample(token_, {logits_.data, DType::f32, {std::min(known, logits_.cols())}}, uniform_, sampling);
   kernels_.device().download(&token, token_);
-  require(token >= 0, "the model's logits are not finite; its weights are damaged");
+  require(token >= 0, "the model's logits are not finite; its weights are damaged or driven too far");
   return token;
 }
 

@@ -21,6 +21,7 @@ class Generator {
 
   const ModelConfig& config() const { return config_; }
   Kernels& kernels() { return kernels_; }
+  Weights& weights() { return weights_; }
 
   /// Starts a new sequence.
   void reset();

@@ -8,6 +8,7 @@
 #include "model/checkpoint.h"
 #include "model/generator.h"
 #include "tokenizer/tokenizer_files.h"
+#include "tools/intervention_flags.h"
 #include "tools/main.h"
 
 using namespace topolm;
@@ -21,6 +22,7 @@ struct Options {
   uint64_t seed = 1337;
   bool interactive = false;
   Sampling sampling;
+  InterventionFlags interventions;
   DeviceOptions device;
 };
 
@@ -118,10 +120,14 @@ void run(const Options& o) {
           "'{}' has no tokenizer.json, so its tokens have no text; put the one it was trained with there",
           checkpoint.string());
   const Tokenizer tokenizer = load_tokenizer(checkpoint / "tokenizer.json");
+  std::vector<Intervention> interventions;
+  if (o.interventions.given())
+    interventions = o.interventions.read(load_sheets(checkpoint, load_config(checkpoint)));
   const auto kernels = make_kernels(o.device);
   DType dtype = DType::f32;
   parse_word(o.dtype, dtype);
   Generator generator(*kernels, checkpoint, dtype);
+  intervene(interventions, generator.config(), kernels->device(), generator.weights());
   fmt::print(stderr, "[{}: {} parameters, {}; {}]\n", checkpoint.string(),
              human_count(static_cast<double>(generator.config().parameters())), o.dtype,
              kernels->device().description());
@@ -170,6 +176,7 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--interactive", o.interactive, "read prompts line by line")->excludes(prompt);
+  o.interventions.add_to(app);
   app.add_option("--dtype", o.dtype, "fp32 or bf16 weights and cache")->capture_default_str();
   app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
       ->capture_default_str();
