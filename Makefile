@@ -3,6 +3,7 @@
 #   make                the programs: tokenize, train_topolm, infer, atlas, bench
 #   make demo           everything on real text, in minutes; make demo TEXT=my.txt for your own
 #   make test           all tests
+#   make science        the study of the README: models from five seeds and their controls, measured; hours
 #   make setup          installs what is missing (Debian, Ubuntu); demo and test call it themselves
 #   make gpu-report     with a GPU: tests, sanitizers and times there -> gpu-report.md
 #   make profile        Nsight Systems over a training step; profile-kernel: Nsight Compute (docs/profiling.md)
@@ -88,16 +89,18 @@ KERNELS  := $(CUDA_KERNELS) $(SIMT) $(foreach isa,$(ISAS),$(patsubst kernels/cpu
 tool_programs = $(filter $(patsubst tools/%.cpp,%,$(wildcard tools/*.cpp)),$(1))
 PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer atlas bench))
 # Programs that only scripts run stay in the build directory.
-HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report kernel_report gpu_report))
+HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report science kernel_report gpu_report))
 
 # Pictures need cairo; tables and pages do not.
 ifdef CAIRO
   FIGURE := $(call objects,tools/figure.cpp)
   $(BUILD)/report: $(call objects,tools/report_figure.cpp) $(FIGURE)
+  $(BUILD)/science: $(call objects,tools/science_figure.cpp) $(FIGURE)
   $(BIN)/atlas: $(call objects,tools/atlas/maps_figure.cpp) $(FIGURE)
-  $(call objects,$(addprefix tools/,report.cpp report_figure.cpp figure.cpp atlas.cpp atlas/maps_figure.cpp)): \
+  $(call objects,$(addprefix tools/,report.cpp report_figure.cpp figure.cpp science.cpp science_figure.cpp \
+    atlas.cpp atlas/maps_figure.cpp)): \
     FLAGS += -DTOPOLM_CAIRO $(shell pkg-config --cflags cairo)
-  $(BUILD)/report $(BIN)/atlas: LIBS += $(shell pkg-config --libs cairo)
+  $(BUILD)/report $(BUILD)/science $(BIN)/atlas: LIBS += $(shell pkg-config --libs cairo)
 endif
 
 all: about $(PROGRAMS) $(HELPERS)
@@ -254,6 +257,12 @@ ptx-check:
 	@echo "ptx-check: skipped, there is no nvcc here"
 endif
 
+# The study of the README: hours on two cores; goes on where it was stopped.
+science: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) run-science
+run-science: all
+	@sh tools/science.sh
+
 run-demo: all
 	@TEXT='$(TEXT)' sh tools/demo.sh
 
@@ -264,6 +273,6 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup run-test run-demo test-neon test-deep ptx-check kernel-report gpu-report \
+.PHONY: FORCE all about demo test setup science run-test run-demo run-science test-neon test-deep ptx-check kernel-report gpu-report \
   profile profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

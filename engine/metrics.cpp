@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -92,6 +94,34 @@ void MetricsLog::row(std::span<const std::optional<double>> values) {
   }
   csv_.append(csv + "\n");
   jsonl_.append(json + "}\n");
+}
+
+std::vector<std::vector<double>> read_metrics(const fs::path& csv, std::span<const std::string> names) {
+  const auto split = [](std::string_view text, char separator) {
+    std::vector<std::string_view> parts;
+    for (size_t end; (end = text.find(separator)) != text.npos; text.remove_prefix(end + 1))
+      parts.push_back(text.substr(0, end));
+    parts.push_back(text);
+    return parts;
+  };
+  const std::string text = read_file(csv);
+  const auto lines = split(text, '\n');
+  const auto header = split(lines[0], ',');
+  std::vector<std::vector<double>> columns(names.size());
+  for (size_t c = 0; c < names.size(); ++c) {
+    const auto place =
+        static_cast<size_t>(std::find(header.begin(), header.end(), names[c]) - header.begin());
+    require(place < header.size(), "'{}' has no column '{}'; it is not of a training run", csv.string(),
+            names[c]);
+    for (size_t i = 1; i < lines.size(); ++i) {
+      const auto fields = split(lines[i], ',');
+      if (fields.size() != header.size()) continue;
+      double value = std::numeric_limits<double>::quiet_NaN();
+      std::from_chars(fields[place].data(), fields[place].data() + fields[place].size(), value);
+      columns[c].push_back(value);
+    }
+  }
+  return columns;
 }
 
 std::string shortest(double value) {

@@ -45,6 +45,10 @@ class MetricsLog {
   RowFile csv_, jsonl_;
 };
 
+/// The named columns of a metrics.csv; NaN for an empty field. Skips a line torn by a kill. Throws Error when
+/// a column is missing.
+std::vector<std::vector<double>> read_metrics(const fs::path& csv, std::span<const std::string> names);
+
 /// The shortest text that reads back as the same number: "7", "0.001", "nan"; for a number that a float
 /// holds, as the same float.
 std::string shortest(double value);

@@ -1,12 +1,10 @@
 // report: how topographic trained models are, side by side: tables, report.json and report.png.
 #include "tools/report.h"
 
-#include <charconv>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
+#include "engine/metrics.h"
 #include "engine/token_file.h"
 #include "model/checkpoint.h"
 #include "tools/main.h"
@@ -41,39 +39,11 @@ struct Windows {
   }
 };
 
-/// The named columns of a metrics.csv; NaN for an empty field. Skips a line torn by a kill.
-std::vector<std::vector<double>> read_columns(const fs::path& csv, const std::vector<std::string>& names) {
-  const auto split = [](std::string_view text, char separator) {
-    std::vector<std::string_view> parts;
-    for (size_t end; (end = text.find(separator)) != text.npos; text.remove_prefix(end + 1))
-      parts.push_back(text.substr(0, end));
-    parts.push_back(text);
-    return parts;
-  };
-  const std::string text = read_file(csv);
-  const auto lines = split(text, '\n');
-  const auto header = split(lines[0], ',');
-  std::vector<std::vector<double>> columns(names.size());
-  for (size_t c = 0; c < names.size(); ++c) {
-    const auto place =
-        static_cast<size_t>(std::find(header.begin(), header.end(), names[c]) - header.begin());
-    require(place < header.size(), "'{}' has no column '{}'; it is not of a training run", csv.string(),
-            names[c]);
-    for (size_t i = 1; i < lines.size(); ++i) {
-      const auto fields = split(lines[i], ',');
-      if (fields.size() != header.size()) continue;
-      double value = std::numeric_limits<double>::quiet_NaN();
-      std::from_chars(fields[place].data(), fields[place].data() + fields[place].size(), value);
-      columns[c].push_back(value);
-    }
-  }
-  return columns;
-}
-
 TrainingCurves read_curves(const fs::path& checkpoint) {
+  const std::vector<std::string> names = {"step", "task_loss", "spatial_loss", "val_task_loss"};
   for (const fs::path& directory : {checkpoint, checkpoint.parent_path()})
     if (const fs::path csv = directory / "metrics.csv"; fs::exists(csv)) {
-      auto columns = read_columns(csv, {"step", "task_loss", "spatial_loss", "val_task_loss"});
+      auto columns = read_metrics(csv, names);
       return {std::move(columns[0]), std::move(columns[1]), std::move(columns[2]), std::move(columns[3])};
     }
   return {};

@@ -126,7 +126,7 @@ void measure_profiles(const AtlasPlan& plan, ModelAtlas& model) {
     } else {
       items = plan.sets[set];
     }
-    model.profiles.push_back(network_profile(items, responses, units));
+    model.profiles.push_back(network_profile(responses, items, units));
   }
 }
 

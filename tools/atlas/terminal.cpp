@@ -63,12 +63,14 @@ void print_summary(const Atlas& atlas) {
 
   fmt::print("\nmean |response| of the units that the localizer finds positive, with 95 % intervals\n");
   for (size_t set = 0; set < plan.sets.size(); ++set)
-    for (size_t k = 0; k < atlas.models[0].profiles[set].size(); ++k)
-      row(atlas, fmt::format("{}: {}", plan.sets[set].name, atlas.models[0].profiles[set][k].condition),
-          [&](const ModelAtlas& m) {
-            const MeanInterval& r = m.profiles[set][k].response;
-            return fmt::format("{:.3f} +- {:.3f}", r.mean, (r.high - r.low) / 2);
-          });
+    for (const auto& condition : plan.sets[set].conditions())
+      row(atlas, fmt::format("{}: {}", plan.sets[set].name, condition.first), [&](const ModelAtlas& m) {
+        for (const Profile& profile : m.profiles[set])
+          if (profile.condition == condition.first)
+            return fmt::format("{:.3f} +- {:.3f}", profile.response.mean,
+                               (profile.response.high - profile.response.low) / 2);
+        return std::string("-");  // the localizer found no unit
+      });
   row(
       atlas, "effective dimensions, a site",
       [](const ModelAtlas& m) {
