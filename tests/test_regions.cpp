@@ -134,6 +134,13 @@ TEST_CASE("regions: at random, outside of what the localizer found positive") {
   CHECK(region("all:random(0,7)").empty());
 }
 
+TEST_CASE("regions: what the localizer found is significant and positive") {
+  LocalizerMap map;
+  map.t = {{1, -1, 1, 0, 0.1}, {5, -5, 5, 5, 5}};
+  map.q = {{0.01, 0.01, 0.05, 0.01, 0.04999}, {1, 1, 1, 0.06, 0}};
+  CHECK(map.selective_units() == std::vector<Units>{{0, 4}, {4}});
+}
+
 TEST_CASE("regions: a gain at the end") {
   region("h.0.attn:all*2.5", 1, 2.5f);
   region("h.0.attn:units(1,2) * -0.5", 1, -0.5f);

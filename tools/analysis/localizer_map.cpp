@@ -74,6 +74,14 @@ LocalizerMap read(const std::string& path, const json& atlas, const std::string&
 
 }  // namespace
 
+std::vector<std::vector<int32_t>> LocalizerMap::selective_units() const {
+  std::vector<std::vector<int32_t>> all(t.size());
+  for (size_t site = 0; site < t.size(); ++site)
+    for (int32_t unit = 0; unit < std::ssize(t[site]); ++unit)
+      if (selective(site, unit)) all[site].push_back(unit);
+  return all;
+}
+
 LocalizerMap LocalizerMap::load(const std::string& atlas_json, const std::string& model,
                                 const std::vector<Sheet>& sheets) {
   const std::string text = read_file(atlas_json);

@@ -183,10 +183,7 @@ class RegionParser {
   void random(uint64_t count, uint64_t seed) {
     const LocalizerMap& map = localizer(fmt::format("random({},{})", count, seed));
     std::vector<Unit> outside = candidates();
-    std::erase_if(outside, [&](const Unit& u) {
-      const auto unit = static_cast<size_t>(u.unit);
-      return map.q[u.site][unit] < 0.05 && map.t[u.site][unit] > 0;
-    });
+    std::erase_if(outside, [&](const Unit& u) { return map.selective(u.site, u.unit); });
     outside = enough(count, std::move(outside), "units there outside of what the localizer found positive");
     // Each site has a stream of its own, and all together another.
     Random random = stream(seed, sites_.size() == 1 ? sites_[0] : sheets_.size(), kRegion);

@@ -27,6 +27,15 @@ namespace topolm {
 struct LocalizerMap {
   std::vector<std::vector<double>> t, q;                    // [sites][units], in order of units
   std::vector<std::vector<std::vector<int32_t>>> clusters;  // [sites][clusters][units]
+
+  /// Whether the localizer found the unit: q < 0.05 and t > 0.
+  bool selective(size_t site, int32_t unit) const {
+    const auto u = static_cast<size_t>(unit);
+    return q[site][u] < 0.05 && t[site][u] > 0;
+  }
+  /// The units it found, a list a site.
+  std::vector<std::vector<int32_t>> selective_units() const;
+
   /// From an atlas.json; `model` names one of its models (empty: the first). Throws Error when it is damaged,
   /// another kind of file, or of other sheets.
   static LocalizerMap load(const std::string& atlas_json, const std::string& model,
