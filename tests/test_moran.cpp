@@ -96,9 +96,13 @@ TEST_CASE("Moran's permutation test: smooth maps pass, a map that no shuffle cha
   CHECK(moran_permutation_test(same, 10, 10, 99, 4).p == 1);
   CHECK(moran_permutation_test(Values{3, 8}, 1, 2, 99, 4).p == 1);
   // On 2x2 all are neighbors of all: I is -1/3, whatever the order of its sum.
-  const MoranTest square = moran_permutation_test(Values{0.1, 0.7, -0.3, 2.3}, 2, 2, 99, 4);
-  CHECK(square.i == doctest::Approx(-1.0 / 3));
-  CHECK(square.p == 1);
+  Random random(1, Random::Purpose::tests);
+  for (int trial = 0; trial < 20; ++trial) {
+    const Values map = {random.normal(), random.normal(), random.normal(), random.normal()};
+    const MoranTest square = moran_permutation_test(map, 2, 2, 99, 4);
+    CHECK(square.i == doctest::Approx(-1.0 / 3));
+    CHECK(square.p == 1);
+  }
 }
 
 TEST_CASE("Moran's I: sheets of one row, and what is refused") {
@@ -151,6 +155,10 @@ TEST_CASE("null: a function of its seed; the mean over sites; its interval by ha
   const MoranNull null = kernel_matched_null(sheets, sites, 1, 41, 9);
   CHECK(kernel_matched_null(sheets, sites, 1, 41, 9).draws == null.draws);
   CHECK(kernel_matched_null(sheets, sites, 1, 41, 10).draws != null.draws);
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    CHECK(kernel_matched_null(sheets, sites, 1, 41, 9, {}, &pool).draws == null.draws);
+  }
   // More draws do not change the first.
   const MoranNull more = kernel_matched_null(sheets, sites, 1, 60, 9);
   CHECK(std::equal(null.draws.begin(), null.draws.end(), more.draws.begin()));

@@ -29,20 +29,29 @@ Sheet shuffled(const Sheet& sheet, Random random) {
 }  // namespace
 
 MoranNull kernel_matched_null(std::span<const Sheet> sheets, std::span<const ContrastResponses> sites,
-                              double fwhm, int draws, uint64_t seed, const MoranOptions& options) {
+                              double fwhm, int draws, uint64_t seed, const MoranOptions& options,
+                              ThreadPool* pool) {
   require(draws >= 1, "a null needs at least one draw, not {}", draws);
   require(!sites.empty() && sheets.size() == sites.size(),
           "a null needs the responses of each site; there are {} for {} sheets", sites.size(), sheets.size());
+  const auto count = static_cast<size_t>(draws);
+  std::vector<double> each(sites.size() * count);
+  const auto draw = [&](int64_t task, int) {
+    const size_t site = static_cast<size_t>(task) / count, k = static_cast<size_t>(task) % count;
+    const Sheet& sheet = sheets[site];
+    const Random random(seed, kPlaces, static_cast<uint32_t>(k), static_cast<uint32_t>(site));
+    const Readout readout(shuffled(sheet, random), fwhm);
+    each[site * count + k] = morans_i(sites[site].t_map(readout), sheet.rows(), sheet.cols(), options);
+  };
+  if (pool)
+    pool->parallel_for(std::ssize(each), draw);
+  else
+    for (int64_t task = 0; task < std::ssize(each); ++task) draw(task, 0);
+
   MoranNull null;
-  null.draws.resize(static_cast<size_t>(draws));
-  for (size_t site = 0; site < sites.size(); ++site)
-    for (size_t k = 0; k < null.draws.size(); ++k) {
-      const Random random(seed, kPlaces, static_cast<uint32_t>(k), static_cast<uint32_t>(site));
-      const Readout readout(shuffled(sheets[site], random), fwhm);
-      null.draws[k] +=
-          morans_i(sites[site].t_map(readout), sheets[site].rows(), sheets[site].cols(), options) /
-          static_cast<double>(sites.size());
-    }
+  null.draws.resize(count);
+  for (size_t i = 0; i < each.size(); ++i)
+    null.draws[i % count] += each[i] / static_cast<double>(sites.size());
   const Sample sample = describe(null.draws);
   null.mean = sample.mean;
   null.sd = std::sqrt(sample.variance);

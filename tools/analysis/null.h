@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/parallel.h"
 #include "tools/analysis/contrast.h"
 #include "tools/analysis/moran.h"
 
@@ -22,6 +23,7 @@ struct MoranNull {
 /// maps the contrast again. sites: one for each sheet. The places of draw k at a site are a function of
 /// (seed, k, site). Throws Error when there are no draws or no sites.
 MoranNull kernel_matched_null(std::span<const Sheet> sheets, std::span<const ContrastResponses> sites,
-                              double fwhm, int draws, uint64_t seed, const MoranOptions& options = {});
+                              double fwhm, int draws, uint64_t seed, const MoranOptions& options = {},
+                              ThreadPool* pool = nullptr);
 
 }  // namespace topolm
