@@ -116,10 +116,10 @@ Batch TopoLM::make_batch(int64_t batch, int64_t time, std::span<const int32_t> t
   require(std::ssize(tokens) == batch * time && std::ssize(targets) == batch * time,
           "a batch of {} x {} needs as many tokens and targets, not {} and {}", batch, time, tokens.size(),
           targets.size());
-  require(std::ssize(neighborhoods) == sites, "neighborhoods are given for {} sites, not {}",
-          neighborhoods.size(), sites);
-  std::vector<int32_t> members(static_cast<size_t>(sites * k * units));
-  for (int64_t site = 0; site < sites; ++site) {
+  require(neighborhoods.empty() || std::ssize(neighborhoods) == sites,
+          "neighborhoods are given for {} sites, not {}", neighborhoods.size(), sites);
+  std::vector<int32_t> members(neighborhoods.size() * static_cast<size_t>(k * units));
+  for (int64_t site = 0; site < std::ssize(neighborhoods); ++site) {
     require(std::ssize(neighborhoods[site]) == k, "site {} has {} neighborhoods, not {}", site,
             neighborhoods[site].size(), k);
     for (int64_t i = 0; i < k; ++i)
@@ -160,21 +160,29 @@ void TopoLM::set_batch(const Batch& batch) {
   device.upload(b_.tokens, batch.tokens.data());
   device.upload(b_.targets, batch.targets.data());
   device.upload(b_.order, batch.order.data());
-  device.upload(b_.members, batch.members.data());
+  if (batch.members.empty())
+    b_.members = {};  // those of the batch before are not this one's
+  else
+    device.upload(b_.members, batch.members.data());
 }
 
 void TopoLM::zero_losses() { kernels_.fill(running_, 0); }
 
 void TopoLM::zero_gradients() { kernels_.fill(gradient_vector(), 0); }
 
-void TopoLM::forward(float scale) {
-  const Range range("forward");
+void TopoLM::run_network() {
   const Parameters& w = weights_.fp32();
   const Tensor& embedded = b_.residual[0];
   kernels_.embedding_forward(embedded.view(Shape{b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}),
                              b_.tokens, w.wte, w.wpe, first_);
   kernels_.layernorm_forward(b_.norm[0], b_.mean[0], b_.rstd[0], embedded, w.h[0].ln_1);
   for (int block = 0; block < config_.n_layer; ++block) forward_block(block);
+}
+
+void TopoLM::forward(float scale) {
+  const Range range("forward");
+  require(static_cast<bool>(b_.members), "a batch without neighborhoods has no spatial loss");
+  run_network();
   for (int site = 0; site < config_.sites(); ++site) spatial_forward(site, scale);
 }
 
@@ -258,8 +266,12 @@ void TopoLM::head(bool backward, float scale) {
   require(targets_ > 0, "a batch without a single target has no loss");
   const Tensor& norm = b_.norm.back();
   const Tensor targets = b_.targets.view({rows_, 1});
-  for (int64_t begin = 0; begin < rows_; begin += a_.logits.rows()) {
-    const int64_t count = std::min(a_.logits.rows(), rows_ - begin);
+  // Even chunks where no gradient is summed over them: few rows are multiplied as in decoding, which rounds
+  // otherwise, and a row's loss shall not depend on how many came with it.
+  const int64_t limit = a_.logits.rows(), even = ceil_div(rows_, ceil_div(rows_, limit));
+  const int64_t chunk = backward ? limit : even;
+  for (int64_t begin = 0; begin < rows_; begin += chunk) {
+    const int64_t count = std::min(chunk, rows_ - begin);
     const Tensor logits = a_.logits.row_range(0, count), x = norm.row_range(begin, count);
     const Tensor losses = b_.token_losses.row_range(begin, count).view({count});
     const Tensor chunk_targets = targets.row_range(begin, count).view({count});
@@ -353,6 +365,13 @@ std::vector<float> TopoLM::logits() {
     }
   }
   return all;
+}
+
+std::vector<float> TopoLM::token_losses() {
+  std::vector<float> losses(static_cast<size_t>(rows_));
+  kernels_.device().synchronize();
+  kernels_.device().download(losses.data(), b_.token_losses);
+  return losses;
 }
 
 }  // namespace topolm

@@ -32,7 +32,7 @@ struct Batch {
   int64_t batch = 0, time = 0;
   std::vector<int32_t> tokens, targets;  // [batch, time]
   std::vector<int32_t> order;            // token_order(tokens)
-  std::vector<int32_t> members;          // [sites, K, units of a neighborhood]
+  std::vector<int32_t> members;          // [sites, K, units of a neighborhood]; empty: no spatial loss
 };
 
 class TopoLM {
@@ -53,14 +53,15 @@ class TopoLM {
 
   /// The host's part of a micro-batch, which needs nothing of the device. tokens and targets: batch * time
   /// ids each, batch and time at most what was planned; a target of -1 is ignored. neighborhoods[site]:
-  /// indices for Neighborhoods::members.
+  /// indices for Neighborhoods::members; none at all for a batch that only run_network() sees.
   Batch make_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
                    std::span<const int32_t> targets,
                    const std::vector<std::vector<int32_t>>& neighborhoods) const;
   /// Puts a micro-batch on the device.
   void set_batch(const Batch& batch);
   void set_batch(int64_t batch, int64_t time, std::span<const int32_t> tokens,
-                 std::span<const int32_t> targets, const std::vector<std::vector<int32_t>>& neighborhoods) {
+                 std::span<const int32_t> targets,
+                 const std::vector<std::vector<int32_t>>& neighborhoods = {}) {
     set_batch(make_batch(batch, time, tokens, targets, neighborhoods));
   }
   /// Draws the neighborhoods of every site for a micro-batch: a function of (seed, step, micro_step, site).
@@ -69,6 +70,8 @@ class TopoLM {
   /// Sets the running losses, or all gradients, to zero. Call before the first micro-batch of a step.
   void zero_losses();
   void zero_gradients();
+  /// The network alone, up to its head: all that site(), logits() and evaluate() need.
+  void run_network();
   /// Network and spatial losses of the batch; adds scale * losses to the running losses. The task loss comes
   /// with backward(), or with evaluate() where no gradient is wanted.
   void forward(float scale = 1);
@@ -79,10 +82,13 @@ class TopoLM {
   /// The running losses. Waits for the device.
   Losses losses();
 
-  /// The tapped activations of a site after forward(): [rows, n_embd]; fp32.
+  /// The tapped activations of a site after run_network(): [rows, n_embd]; fp32.
   Tensor site(int site) const;
-  /// logits [batch * time, vocab_size] after forward(), into host memory (for tests and small models).
+  /// logits [batch * time, vocab_size] after run_network(), into host memory (for tests and small models).
   std::vector<float> logits();
+  /// -ln p(target) of every row [batch * time] after evaluate() or backward(), into host memory; 0 where the
+  /// target is ignored.
+  std::vector<float> token_losses();
 
  private:
   /// Everything a step computes. a_ is planned for the largest batch; b_ is what the current one uses.

@@ -225,3 +225,50 @@ TEST_CASE("model: neighborhoods are drawn anew for every site and micro-batch, w
     for (const int32_t index : site) CHECK((index >= 0 && index < 36));
   }
 }
+
+TEST_CASE("model: the network alone computes what the network with its losses does") {
+  const auto kernels = make_kernels({"cpu", 2, ""});
+  const ModelConfig config = model_preset("nano");
+  TopoLM model(*kernels, config, make_sheets(config, "random", 1), 3, 50, DType::f32, false);
+  model.weights().initialise(1);
+  std::vector<int32_t> tokens(150), targets(150);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = static_cast<int32_t>(i * i % 500);
+    targets[i] = i % 7 == 0 ? -1 : static_cast<int32_t>(i % 500);
+  }
+  const auto sites = [&] {
+    std::vector<std::vector<float>> all(4, std::vector<float>(150 * 36));
+    for (size_t site = 0; site < all.size(); ++site)
+      kernels->device().download(all[site].data(), model.site(static_cast<int>(site)));
+    return all;
+  };
+  model.set_batch(3, 50, tokens, targets, model.draw_neighborhoods(1, 0, 0));
+  model.forward();
+  const auto with_losses = sites();
+  model.set_batch(1, 2, std::span(tokens).last(2), std::span(targets).last(2));
+  model.run_network();
+  model.set_batch(3, 50, tokens, targets);
+  model.run_network();
+  CHECK(sites() == with_losses);
+
+  model.zero_losses();
+  model.evaluate();
+  const std::vector<float> losses = model.token_losses(), logits = model.logits();
+  REQUIRE(losses.size() == 150);
+  double sum = 0;
+  for (size_t row = 0; row < losses.size(); ++row) {
+    sum += losses[row];
+    if (targets[row] < 0) {
+      CHECK(losses[row] == 0);
+      continue;
+    }
+    double exponentials = 0;
+    for (size_t i = 0; i < 512; ++i) exponentials += std::exp(double{logits[row * 512 + i]});
+    CHECK(losses[row] ==
+          doctest::Approx(std::log(exponentials) - logits[row * 512 + static_cast<size_t>(targets[row])])
+              .epsilon(1e-6));
+  }
+  CHECK(model.losses().task == doctest::Approx(sum / (150 - 22)).epsilon(1e-6));
+  // Not the neighborhoods of the batch before the last, in silence.
+  CHECK_THROWS_WITH_AS(model.forward(), "a batch without neighborhoods has no spatial loss", Error);
+}

@@ -101,9 +101,9 @@ std::vector<std::vector<float>> run_windows(TopoLM& network, const Windows& wind
     const auto first = static_cast<size_t>(begin * windows.time);
     const auto size = static_cast<size_t>(count * windows.time);
     network.set_batch(count, windows.time, std::span(windows.tokens).subspan(first, size),
-                      std::span(windows.targets).subspan(first, size), network.draw_neighborhoods(0, 0, 0));
+                      std::span(windows.targets).subspan(first, size));
     network.zero_losses();
-    network.forward();
+    network.run_network();
     network.evaluate();
     task_loss += network.losses().task * static_cast<double>(count) / static_cast<double>(windows.count);
     for (size_t site = 0; site < activations.size(); ++site) {

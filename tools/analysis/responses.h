@@ -1,6 +1,7 @@
 // How the units of a trained model respond to texts.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,8 +16,9 @@ namespace topolm {
 /// A checkpoint opened for measuring: its network in fp32, its sheets, its tokenizer.
 class Subject {
  public:
-  /// Runs up to `rows` tokens at a time. Throws Error when there is no model, no tokenizer, or either is
-  /// damaged.
+  /// `checkpoint` may also be a directory of checkpoints: then it is the newest. Runs up to `rows` tokens at
+  /// a time, but never less than one sequence. Throws Error when there is no model, no tokenizer, or either
+  /// is damaged.
   Subject(Kernels& kernels, const fs::path& checkpoint, int64_t rows = 2048);
 
   const ModelConfig& config() const { return network_->config(); }
@@ -26,7 +28,8 @@ class Subject {
   const fs::path& checkpoint() const { return checkpoint_; }
   int64_t rows() const { return rows_; }
 
-  /// Tokens of a text. Throws Error naming the text when it has none or is longer than the context.
+  /// Tokens of a text as it stands: none before it and none behind. Throws Error naming the text when it has
+  /// none or is longer than the context.
   std::vector<int32_t> encode(const std::string& text) const;
 
   /// One sequence of a batch after its forward pass.
@@ -36,13 +39,23 @@ class Subject {
     int64_t tokens;  // its own; padding follows
     int64_t time;    // rows a sequence in this batch
   };
-  /// Runs sequences through the network in batches, right-padded with end-of-text (causal attention: padding
-  /// changes nothing before it), and calls `visit(sequences of the batch)` after each; activations are then
-  /// in network(). Sequences of like lengths are put together, unless `in_order` with that many a batch.
+  /// Runs sequences of token ids through the network in batches, right-padded with end-of-text, and calls
+  /// `visit(sequences of the batch)` after each; activations are then in network(), which is ready to
+  /// evaluate() how well it told each sequence's tokens from those before. What comes of a sequence does not
+  /// depend on its batch: attention is causal, so padding changes nothing before it; on the CPU to the bit.
+  ///
+  /// Sequences of like lengths are put together. With `in_order`, that many stay together as they come, and
+  /// padding, up to the longest of them, is text like any other: it is evaluated too. Throws Error for a
+  /// sequence that is empty, longer than the context, or has an id outside the vocabulary.
   void run(std::span<const std::vector<int32_t>> sequences,
            const std::function<void(std::span<const Sequence>)>& visit, std::optional<int64_t> in_order = {});
+  /// The activations of a site in the batch that ran last, [rows, units], on the host.
+  std::vector<float> activations(int site) const;
 
  private:
+  void run_batch(std::span<const std::vector<int32_t>> sequences, std::span<const size_t> members,
+                 bool padding_is_text, const std::function<void(std::span<const Sequence>)>& visit);
+
   fs::path checkpoint_;
   int64_t rows_;
   Tokenizer tokenizer_;
@@ -67,9 +80,9 @@ struct Responses {
 Responses record_responses(Subject& subject, std::span<const std::string> texts,
                            Pooling pooling = Pooling::mean);
 
-/// As NumPy's .npy (format 1.0, little-endian float32) [texts, sites, units], or safetensors with a tensor a
-/// site
-/// ("h.0.attn" [texts, units]), by the path's extension. Atomic. Throws Error for other extensions.
+/// As NumPy's .npy (format 1.0, little-endian float32) [texts, sites, units], or as .safetensors with a
+/// tensor [texts, units] a site ("h.0.attn"), by the path's extension. Atomic. Throws Error for other
+/// extensions.
 void write_responses(const fs::path& path, const Responses& responses);
 
 }  // namespace topolm
