@@ -6,6 +6,7 @@ and sentences.txt, and prints the tables that README.md shows. Same input, same 
 """
 
 import collections
+import functools
 import itertools
 import math
 import pathlib
@@ -42,6 +43,11 @@ class Corpus:
 
     def log_frequency(self, word):
         return math.log10(self.count[word])
+
+    @functools.cache
+    def log_family(self, word):
+        """Of all words that begin with it: what a byte-pair vocabulary sees, and shortens to fewer tokens."""
+        return math.log10(sum(count for other, count in self.count.items() if other.startswith(word)))
 
     def class_share(self, word, noun):
         """Of the places that tell a word's class, the share that tells this one; 0 when none does."""
@@ -121,18 +127,19 @@ def select(pools, size, measures, rng):
     return [sorted(items[:size]) for items in chosen]
 
 
-def balance_table(cells, measures):
-    """Markdown: means (standard deviations), and the smallest p of any two cells."""
-    print("| | items | " + " | ".join(measures) + " |\n" + "|---" * (len(measures) + 2) + "|")
-    columns = {cell: [[measure(item) for item in items] for measure in measures.values()]
+def balance_table(cells, measures, others):
+    """Markdown: means (standard deviations), and the smallest p of any two cells; `others` were not balanced."""
+    shown = {**measures, **others}
+    print("| | items | " + " | ".join(shown) + " |\n" + "|---" * (len(shown) + 2) + "|")
+    columns = {cell: {name: [measure(item) for item in items] for name, measure in shown.items()}
                for cell, items in cells.items()}
     for cell, items in cells.items():
-        shown = [f"{statistics.mean(c):.2f} ({statistics.stdev(c):.2f})" for c in columns[cell]]
-        print(f"| {cell} | {len(items)} | " + " | ".join(shown) + " |")
-    smallest = [min(t_test_p(columns[a][m], columns[b][m]) for a, b in itertools.combinations(cells, 2))
-                for m in range(len(measures))]
-    print("| smallest p of two | | " + " | ".join(f"{p:.2f}" for p in smallest) + " |\n")
-    if min(smallest) < 0.2:
+        moments = [f"{statistics.mean(c):.2f} ({statistics.stdev(c):.2f})" for c in columns[cell].values()]
+        print(f"| {cell} | {len(items)} | " + " | ".join(moments) + " |")
+    smallest = {name: min(t_test_p(columns[a][name], columns[b][name]) for a, b in itertools.combinations(cells, 2))
+                for name in shown}
+    print("| smallest p of two | | " + " | ".join(f"{p:.2f}" for p in smallest.values()) + " |\n")
+    if min(smallest[name] for name in measures) < 0.2:
         sys.exit("error: the cells are not balanced; add candidates")
 
 
@@ -150,10 +157,11 @@ def make_words(corpus, sections, rng):
                    if w not in pools[-1]]
         print(f"{cell}: {len(pools[-1])} candidates; not shown by the corpus: {', '.join(dropped)}",
               file=sys.stderr)
-    cells = dict(zip(CELLS, select(pools, PER_CELL, [len, corpus.log_frequency], rng)))
+    measures = {"letters": len, "log10 frequency": corpus.log_frequency}
+    cells = dict(zip(CELLS, select(pools, PER_CELL, list(measures.values()), rng)))
     write_csv("words.csv", [(word, cell) for cell in CELLS for word in cells[cell]])
     print("words.csv\n")
-    balance_table(cells, {"letters": len, "log10 frequency": corpus.log_frequency})
+    balance_table(cells, measures, {"inflections too": corpus.log_family})
 
 
 def make_pairs(corpus, sections, rng):
@@ -175,7 +183,7 @@ def make_pairs(corpus, sections, rng):
     write_csv("pairs.csv", [(f"{articles[name]} {a} {articles[name]} {b}", name) for name in articles
                             for a, b in cells[name]])
     print("pairs.csv\n")
-    balance_table(cells, measures)
+    balance_table(cells, measures, {"inflections too": lambda pair: sum(map(corpus.log_family, pair)) / 2})
 
 
 ONSETS = "b c d f g h j k l m n p r s t v w bl br cl cr dr fl fr gl gr pl pr sl sn sp st sw tr tw th sh ch".split()
