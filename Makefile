@@ -167,6 +167,8 @@ $(BUILD)/obj/tests/%.o: tests/%.cu
 $(BUILD)/obj/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) -c $< -o $@
+# The assembler puts these into it, and tells no dependency file.
+$(BUILD)/obj/tools/analysis/built_in_stimuli.o: $(wildcard tools/stimuli/*.csv)
 
 # setup may install the compiler itself, so what follows it is another make that looks around afresh.
 demo test: setup

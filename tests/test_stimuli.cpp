@@ -1,6 +1,11 @@
 // Reading stimuli, and what is said of bad ones; contrasts. All texts here are of our own making.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <sstream>
+
 #include "tests/errors.h"
 #include "tests/temporary.h"
 #include "tools/analysis/stimuli.h"
@@ -37,6 +42,54 @@ StimulusSet set_of(const std::vector<std::string>& conditions) {
 }
 
 using Strings = std::vector<std::string>;
+
+Strings words_of(const std::string& text) {
+  std::istringstream in(text);
+  Strings words;
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+/// The texts of a condition.
+Strings texts(const StimulusSet& set, const std::string& condition) {
+  Strings all;
+  for (const Stimulus& item : set.items)
+    if (item.condition == condition) all.push_back(item.text);
+  return all;
+}
+
+/// Every text once, of lower-case letters in words with one space between.
+void check_plain(const StimulusSet& set) {
+  std::set<std::string> seen;
+  for (const Stimulus& item : set.items) {
+    CAPTURE(item.text);
+    CHECK(seen.insert(item.text).second);
+    CHECK(item.text.find_first_not_of("abcdefghijklmnopqrstuvwxyz ") == std::string::npos);
+    size_t length = 0;
+    for (const std::string& word : words_of(item.text)) length += word.size() + 1;
+    CHECK(length == item.text.size() + 1);
+  }
+}
+
+/// Of the lengths of words of any two conditions, Welch's |t| is below 1.28: p > 0.2.
+void check_lengths_balanced(const StimulusSet& set) {
+  struct Moments {
+    double mean = 0, variance_of_mean = 0;
+  };
+  std::vector<Moments> conditions;
+  for (const auto& [condition, count] : set.conditions()) {
+    double sum = 0, squares = 0;
+    const auto n = static_cast<double>(count);
+    for (const std::string& text : texts(set, condition)) {
+      const auto length = static_cast<double>(text.size());
+      sum += length, squares += length * length;
+    }
+    conditions.push_back({sum / n, (squares / n - sum / n * sum / n) / (n - 1)});
+  }
+  for (const Moments& a : conditions)
+    for (const Moments& b : conditions)
+      CHECK(std::abs(a.mean - b.mean) <= 1.28 * std::sqrt(a.variance_of_mean + b.variance_of_mean));
+}
 
 const std::string kLocalizerHeader =
     "stim1,stim2,stim3,stim4,stim5,stim6,stim7,stim8,stim9,stim10,stim11,stim12,stim13,stim14\n";
@@ -209,6 +262,86 @@ TEST_CASE("stimuli: contrasts as one writes them, and what is wrong with others"
   CHECK(error_of([&] { parse_contrast("verb-noun", lonely); }) ==
         "the contrast 'verb-noun' has one item of 'noun'; a test needs at least two on each side");
   CHECK(error_of([&] { parse_contrast("noun+verb-word", lonely); }).empty());
+}
+
+TEST_CASE("stimuli built in: words, four cells of like length and no word twice") {
+  const StimulusSet set = built_in_stimuli("words");
+  CHECK(set.name == "words");
+  CHECK(set.conditions() ==
+        std::map<std::string, int64_t>{
+            {"abstract_noun", 72}, {"abstract_verb", 72}, {"concrete_noun", 72}, {"concrete_verb", 72}});
+  check_plain(set);
+  check_lengths_balanced(set);
+  for (const Stimulus& item : set.items) CHECK(words_of(item.text).size() == 1);
+  CHECK(names(default_contrasts(set)) == Strings{"noun-verb", "concrete_noun-concrete_verb",
+                                                 "abstract_noun-abstract_verb", "abstract-concrete"});
+}
+
+TEST_CASE("stimuli built in: pairs, each word once and with its article or particle") {
+  const StimulusSet set = built_in_stimuli("pairs");
+  CHECK(set.conditions() == std::map<std::string, int64_t>{{"noun", 72}, {"verb", 72}});
+  check_plain(set);
+  std::set<std::string> nouns, verbs;
+  for (const Stimulus& item : set.items) {
+    CAPTURE(item.text);
+    const Strings words = words_of(item.text);
+    REQUIRE(words.size() == 4);
+    const bool noun = item.condition == "noun";
+    for (const size_t i : {0, 2}) {
+      CHECK(words[i] == (noun ? "the" : "to"));
+      CHECK((noun ? nouns : verbs).insert(words[i + 1]).second);
+    }
+  }
+  // The articles apart, which are a letter longer than the particles.
+  StimulusSet bare = set;
+  for (Stimulus& item : bare.items) item.text = words_of(item.text)[1] + words_of(item.text)[3];
+  check_lengths_balanced(bare);
+  CHECK(names(default_contrasts(set)) == Strings{"verb-noun"});
+}
+
+TEST_CASE("stimuli built in: the localizer's sentences, the same words in disorder, and non-words for them") {
+  const StimulusSet set = built_in_stimuli("localizer");
+  CHECK(set.conditions() ==
+        std::map<std::string, int64_t>{{"nonword", 80}, {"scrambled", 80}, {"sentence", 80}});
+  check_plain(set);
+  CHECK(names(default_contrasts(set)) == Strings{"sentence-nonword", "sentence-scrambled"});
+
+  const Strings sentences = texts(set, "sentence"), scrambled = texts(set, "scrambled"),
+                non_words = texts(set, "nonword");
+  const auto sorted = [](Strings words) {
+    std::sort(words.begin(), words.end());
+    return words;
+  };
+  const auto lengths = [](const Strings& words) {
+    std::multiset<size_t> all;
+    for (const std::string& word : words) all.insert(word.size());
+    return all;
+  };
+  std::map<std::string, int> words, made;
+  for (size_t i = 0; i < sentences.size(); ++i) {
+    CAPTURE(sentences[i]);
+    const Strings sentence = words_of(sentences[i]), mixed = words_of(scrambled[i]),
+                  strange = words_of(non_words[i]);
+    REQUIRE(sentence.size() == 12);
+    CHECK(sorted(mixed) == sorted(sentence));
+    CHECK(lengths(strange) == lengths(sentence));
+    std::set<std::pair<std::string, std::string>> neighbors;
+    for (size_t k = 1; k < 12; ++k) neighbors.insert({sentence[k - 1], sentence[k]});
+    for (size_t k = 1; k < 12; ++k) CHECK(neighbors.count({mixed[k - 1], mixed[k]}) == 0);
+    for (const std::string& word : sentence) ++words[word];
+    for (const std::string& word : strange) ++made[word];
+  }
+  // Non-words recur just as words do, and none is one of the words here.
+  std::multiset<int> repeats, made_repeats;
+  for (const auto& [word, count] : words) repeats.insert(count);
+  for (const auto& [word, count] : made) {
+    made_repeats.insert(count);
+    CHECK(words.count(word) == 0);
+  }
+  CHECK(made_repeats == repeats);
+
+  CHECK(error_of([] { built_in_stimuli("fmri"); }) ==
+        "there are no stimuli 'fmri' here; those built in are localizer, words and pairs");
 }
 
 }  // namespace topolm
