@@ -40,6 +40,7 @@ void add_flags(CLI::App& app, Options& o) {
                  "CSV or text files, directories, or ours: localizer, pairs, words; the first set's first "
                  "contrast is the "
                  "localizer (localizer pairs words)")
+      ->allow_extra_args(false)
       ->group("Stimuli");
   app.add_option("--contrast", o.contrasts,
                  "as A+B-C, conditions of one set; instead of the sets' usual ones; may be repeated")
@@ -160,7 +161,7 @@ std::pair<std::string, fs::path> split_name(const std::string& argument) {
   return {(path.has_filename() ? path : path.parent_path()).filename().string(), argument};
 }
 
-void check_same_shape(const ModelAtlas& a, const ModelAtlas& b) {
+void check_comparable(const ModelAtlas& a, const ModelAtlas& b) {
   const TopographyConfig &s = a.config.topography, &t = b.config.topography;
   require(s.rows == t.rows && s.cols == t.cols && a.sheets.size() == b.sheets.size(),
           "{} has {} sheets of {}x{}, but {} has {} of {}x{}; only models of one shape go side by side",
@@ -209,8 +210,9 @@ void run(Options& o) {
   const auto progress = [&](const std::string& what) { line.update(what); };
   for (const std::string& argument : o.models) {
     const auto named = split_name(argument);
-    atlas.models.push_back(measure_model(*kernels, o.plan, named.first, named.second, progress));
-    check_same_shape(atlas.models.front(), atlas.models.back());
+    ModelAtlas model = measure_model(*kernels, o.plan, named.first, named.second, progress);
+    for (const ModelAtlas& other : atlas.models) check_comparable(other, model);
+    atlas.models.push_back(std::move(model));
   }
   std::vector<BlimpResult> blimp;
   std::vector<LesionReport> lesions;

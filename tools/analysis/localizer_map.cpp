@@ -59,6 +59,7 @@ LocalizerMap read(const std::string& path, const json& atlas, const std::string&
   require(sites.size() == sheets.size(), "'{}' is of another model: it has {} sites, this model {}", path,
           sites.size(), sheets.size());
   LocalizerMap map;
+  map.significance = model.at("localizer").value("significance", map.significance);
   for (size_t i = 0; i < sheets.size(); ++i) {
     const std::string expected = site_name(static_cast<int>(i));
     const json& site = sites.at(i);

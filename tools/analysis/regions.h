@@ -27,11 +27,12 @@ namespace topolm {
 struct LocalizerMap {
   std::vector<std::vector<double>> t, q;                    // [sites][units], in order of units
   std::vector<std::vector<std::vector<int32_t>>> clusters;  // [sites][clusters][units]
+  double significance = 0.05;                               // bound of q
 
-  /// Whether the localizer found the unit: q < 0.05 and t > 0.
+  /// Whether the localizer found the unit: q < significance and t > 0.
   bool selective(size_t site, int32_t unit) const {
     const auto u = static_cast<size_t>(unit);
-    return q[site][u] < 0.05 && t[site][u] > 0;
+    return q[site][u] < significance && t[site][u] > 0;
   }
   /// The units it found, a list a site.
   std::vector<std::vector<int32_t>> selective_units() const;

@@ -122,7 +122,7 @@ nlohmann::json to_json(const LesionReport& report) {
 
 void print_blimp(const std::vector<std::string>& models, const std::vector<BlimpResult>& results) {
   fmt::print("\n{:<34}", "BLiMP accuracy");
-  for (const std::string& model : models) fmt::print("{:>18}", model);
+  for (const std::string& model : models) fmt::print("{:>20}", model);
   fmt::print("\n");
   for (const auto& [phenomenon, of_first] : results[0].by_phenomenon) {
     fmt::print("{:<34}", phenomenon);

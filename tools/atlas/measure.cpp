@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "engine/error.h"
@@ -37,17 +38,23 @@ bool is_in(const std::string& condition, const std::vector<std::string>& group) 
   return std::find(group.begin(), group.end(), condition) != group.end();
 }
 
-/// A site's responses to both sides of a contrast. `of_item` leaves items out.
-ContrastResponses both_sides(const StimulusSet& set, const Contrast& contrast, const Responses& responses,
-                             size_t site, const std::function<bool(size_t)>& of_item = {}) {
-  std::vector<std::span<const float>> positive, negative;
-  for (size_t i = 0; i < set.items.size(); ++i) {
-    if (of_item && !of_item(i)) continue;
-    const auto values = responses.of(static_cast<int64_t>(i), static_cast<int64_t>(site));
-    if (is_in(set.items[i].condition, contrast.positive)) positive.push_back(values);
-    if (is_in(set.items[i].condition, contrast.negative)) negative.push_back(values);
-  }
-  return {positive, negative};
+/// Whether each item is one of the odd ones of its condition: the first, the third, ...
+std::vector<bool> odd_items(const StimulusSet& set) {
+  std::map<std::string, int> seen;
+  std::vector<bool> odd;
+  for (const Stimulus& item : set.items) odd.push_back(seen[item.condition]++ % 2 == 0);
+  return odd;
+}
+
+/// One side of a contrast at a site; of the items in `some` only, unless it is empty.
+std::vector<std::span<const float>> side(const StimulusSet& set, const std::vector<std::string>& conditions,
+                                         const Responses& responses, size_t site,
+                                         const std::vector<bool>& some = {}) {
+  std::vector<std::span<const float>> values;
+  for (size_t i = 0; i < set.items.size(); ++i)
+    if (is_in(set.items[i].condition, conditions) && (some.empty() || some[i]))
+      values.push_back(responses.of(static_cast<int64_t>(i), static_cast<int64_t>(site)));
+  return values;
 }
 
 std::vector<ContrastResponses> at_all_sites(const AtlasPlan& plan, size_t contrast,
@@ -55,7 +62,9 @@ std::vector<ContrastResponses> at_all_sites(const AtlasPlan& plan, size_t contra
   const PlannedContrast& c = plan.contrasts[contrast];
   std::vector<ContrastResponses> sites;
   for (int64_t site = 0; site < responses[c.set].sites; ++site)
-    sites.push_back(both_sides(plan.sets[c.set], c.contrast, responses[c.set], static_cast<size_t>(site)));
+    sites.emplace_back(
+        side(plan.sets[c.set], c.contrast.positive, responses[c.set], static_cast<size_t>(site)),
+        side(plan.sets[c.set], c.contrast.negative, responses[c.set], static_cast<size_t>(site)));
   return sites;
 }
 
@@ -78,6 +87,30 @@ std::vector<SiteMap> map_sites(const std::vector<Sheet>& sheets, const std::vect
   return maps;
 }
 
+LocalizerMap in_order_of_units(const AtlasPlan& plan, const std::vector<Sheet>& sheets,
+                               const std::vector<SiteMap>& sites) {
+  LocalizerMap localizer;
+  localizer.significance = plan.clusters.alpha;
+  for (size_t s = 0; s < sites.size(); ++s) {
+    const Sheet& sheet = sheets[s];
+    const auto unit_of = [&](int32_t cell) {
+      return sheet.unit_at(cell / sheet.cols(), cell % sheet.cols());
+    };
+    auto& t = localizer.t.emplace_back(sites[s].t.size());
+    auto& q = localizer.q.emplace_back(sites[s].t.size());
+    for (int32_t cell = 0; cell < std::ssize(t); ++cell) {
+      const auto unit = static_cast<size_t>(unit_of(cell)), c = static_cast<size_t>(cell);
+      t[unit] = sites[s].t[c], q[unit] = sites[s].q[c];
+    }
+    auto& clusters = localizer.clusters.emplace_back();
+    for (const Cluster& cluster : sites[s].positive) {
+      auto& units = clusters.emplace_back();
+      for (const int32_t cell : cluster.cells) units.push_back(unit_of(cell));
+    }
+  }
+  return localizer;
+}
+
 void describe_maps(const AtlasPlan& plan, const Sheet& sheet, SiteMap& map) {
   map.moran = morans_i(map.t, sheet.rows(), sheet.cols(), plan.moran);
   ClusterOptions options = plan.clusters;
@@ -87,46 +120,57 @@ void describe_maps(const AtlasPlan& plan, const Sheet& sheet, SiteMap& map) {
   map.negative = grow_clusters(map.t, map.q, sheet.rows(), sheet.cols(), options);
 }
 
-/// The units that the localizer finds positive, by every other item: profiles are taken from the items
-/// between, so that no response is shown by which its unit was chosen.
-std::vector<std::vector<int32_t>> localized_units(const AtlasPlan& plan, const ModelAtlas& model) {
+/// The units that the localizer finds positive by the odd items of its conditions: profiles are taken from
+/// the even ones, so that no response is shown by which its unit was chosen. None where the halves are too
+/// small.
+std::vector<std::vector<int32_t>> localized_units(const AtlasPlan& plan, const ModelAtlas& model,
+                                                  const std::vector<bool>& odd) {
   const PlannedContrast& localizer = plan.contrasts[0];
+  const StimulusSet& set = plan.sets[localizer.set];
   std::vector<ContrastResponses> sites;
-  for (size_t s = 0; s < model.sheets.size(); ++s)
-    sites.push_back(both_sides(plan.sets[localizer.set], localizer.contrast, model.responses[localizer.set],
-                               s, [](size_t item) { return item % 2 == 0; }));
-  const std::vector<SiteMap> maps = map_sites(model.sheets, sites, plan.fwhm[localizer_readout(plan)]);
-  std::vector<std::vector<int32_t>> units(maps.size());
-  for (size_t s = 0; s < maps.size(); ++s)
-    for (int cell = 0; cell < std::ssize(maps[s].t); ++cell)
-      if (maps[s].t[static_cast<size_t>(cell)] > 0 &&
-          maps[s].q[static_cast<size_t>(cell)] < plan.clusters.alpha) {
-        const Sheet& sheet = model.sheets[s];
-        units[s].push_back(sheet.unit_at(cell / sheet.cols(), cell % sheet.cols()));
-      }
-  return units;
+  for (size_t s = 0; s < model.sheets.size(); ++s) {
+    const Responses& responses = model.responses[localizer.set];
+    const auto positive = side(set, localizer.contrast.positive, responses, s, odd),
+               negative = side(set, localizer.contrast.negative, responses, s, odd);
+    if (positive.size() < 2 || negative.size() < 2)
+      return std::vector<std::vector<int32_t>>(model.sheets.size());
+    sites.emplace_back(positive, negative);
+  }
+  return in_order_of_units(plan, model.sheets,
+                           map_sites(model.sheets, sites, plan.fwhm[localizer_readout(plan)]))
+      .selective_units();
+}
+
+/// Some of the items, and the responses to them.
+std::pair<StimulusSet, Responses> those(const StimulusSet& set, const Responses& responses,
+                                        const std::vector<bool>& wanted) {
+  StimulusSet items{set.name, {}};
+  Responses some{0, responses.sites, responses.units, {}};
+  for (size_t i = 0; i < set.items.size(); ++i) {
+    if (!wanted[i]) continue;
+    items.items.push_back(set.items[i]);
+    ++some.texts;
+    for (int64_t site = 0; site < responses.sites; ++site) {
+      const auto values = responses.of(static_cast<int64_t>(i), site);
+      some.values.insert(some.values.end(), values.begin(), values.end());
+    }
+  }
+  return {std::move(items), std::move(some)};
 }
 
 void measure_profiles(const AtlasPlan& plan, ModelAtlas& model) {
-  const auto units = localized_units(plan, model);
+  const size_t localizer = plan.contrasts[0].set;
+  std::vector<bool> odd = odd_items(plan.sets[localizer]);
+  const auto units = localized_units(plan, model, odd);
+  odd.flip();
   for (size_t set = 0; set < plan.sets.size(); ++set) {
-    const bool same = set == plan.contrasts[0].set;
-    StimulusSet items{plan.sets[set].name, {}};
-    Responses responses = model.responses[set];
-    if (same) {  // the items that chose no unit
-      responses.values.clear();
-      for (size_t i = 1; i < plan.sets[set].items.size(); i += 2) {
-        items.items.push_back(plan.sets[set].items[i]);
-        for (int64_t site = 0; site < responses.sites; ++site) {
-          const auto values = model.responses[set].of(static_cast<int64_t>(i), site);
-          responses.values.insert(responses.values.end(), values.begin(), values.end());
-        }
-      }
-      responses.texts = std::ssize(items.items);
+    if (set == localizer) {
+      const auto even = those(plan.sets[set], model.responses[set], odd);
+      model.profiles.push_back(even.second.texts ? network_profile(even.second, even.first, units)
+                                                 : std::vector<Profile>());
     } else {
-      items = plan.sets[set];
+      model.profiles.push_back(network_profile(model.responses[set], plan.sets[set], units));
     }
-    model.profiles.push_back(network_profile(responses, items, units));
   }
 }
 
@@ -223,26 +267,7 @@ double text_loss(Subject& subject, std::span<const int32_t> tokens) {
 }
 
 LocalizerMap localizer_of(const AtlasPlan& plan, const ModelAtlas& model) {
-  LocalizerMap localizer;
-  const auto& sites = model.last().maps[0][localizer_readout(plan)];
-  for (size_t s = 0; s < sites.size(); ++s) {
-    const Sheet& sheet = model.sheets[s];
-    const auto unit_of = [&](int32_t cell) {
-      return sheet.unit_at(cell / sheet.cols(), cell % sheet.cols());
-    };
-    auto& t = localizer.t.emplace_back(sites[s].t.size());
-    auto& q = localizer.q.emplace_back(sites[s].t.size());
-    for (int32_t cell = 0; cell < std::ssize(t); ++cell) {
-      const auto unit = static_cast<size_t>(unit_of(cell)), c = static_cast<size_t>(cell);
-      t[unit] = sites[s].t[c], q[unit] = sites[s].q[c];
-    }
-    auto& clusters = localizer.clusters.emplace_back();
-    for (const Cluster& cluster : sites[s].positive) {
-      auto& units = clusters.emplace_back();
-      for (const int32_t cell : cluster.cells) units.push_back(unit_of(cell));
-    }
-  }
-  return localizer;
+  return in_order_of_units(plan, model.sheets, model.last().maps[0][localizer_readout(plan)]);
 }
 
 ModelAtlas measure_model(Kernels& kernels, const AtlasPlan& plan, const std::string& name,
@@ -262,7 +287,10 @@ ModelAtlas measure_model(Kernels& kernels, const AtlasPlan& plan, const std::str
     model.responses.clear();
     for (const StimulusSet& set : plan.sets) {
       std::vector<std::string> texts;
-      for (const Stimulus& item : set.items) texts.push_back(item.text);
+      // As inside running text, where the space before a word is part of its token; the published code has
+      // none.
+      for (const Stimulus& item : set.items)
+        texts.push_back((plan.pooling == Pooling::compat ? "" : " ") + item.text);
       model.responses.push_back(record_responses(subject, texts, plan.pooling));
     }
     for (size_t c = 0; c < plan.contrasts.size(); ++c) {

@@ -73,6 +73,7 @@ json localizer_json(const Atlas& atlas, const ModelAtlas& model) {
                      {"clusters", map.clusters[s]}});
   return {{"contrast", atlas.plan.contrasts[0].contrast.name},
           {"fwhm", atlas.plan.fwhm[localizer_readout(atlas.plan)]},
+          {"significance", map.significance},
           {"sites", sites}};
 }
 

@@ -10,7 +10,7 @@ namespace topolm {
 
 namespace {
 
-constexpr int kLabel = 34, kColumn = 18;
+constexpr int kLabel = 38, kColumn = 22;
 
 void row(const Atlas& atlas, const std::string& label,
          const std::function<std::string(const ModelAtlas&)>& value, const std::string& note = "") {
