@@ -9,6 +9,7 @@
 #   make profile        Nsight Systems over a training step; profile-kernel: Nsight Compute (docs/profiling.md)
 #   make kernel-report  what ptxas says of each CUDA kernel, and what it must move and compute
 #   make ptx-check      the kernels' tests on what nvcc makes of them, interpreted
+#   make test-page      the Atlas page in Chromium
 #   make test-deep      every kernel of the GPU under a thousand schedules
 #   make test-neon      the kernels on AArch64, run by QEMU
 #   make lint           formatting, and what the linker must not mix between instruction sets
@@ -200,6 +201,16 @@ $(BUILD)/fake/libcublasLt.so.13: tests/cuda_host/fake_cublaslt.cpp tests/cuda_ho
 	@mkdir -p $(@D)
 	$(CXX) $(FLAGS) $(CUDA_DEFINES) -fPIC -shared $< -o $@
 
+# The Atlas page in Chromium: data of full size made for the test, and what ./atlas makes of two small models.
+PAGE := $(BUILD)/page_tests
+test-page: all
+	@rm -rf $(PAGE)/models $(PAGE)/maps && mkdir -p $(PAGE)
+	$(BIN)/tokenize README.md -o $(PAGE)/data --vocab-size 300
+	for alpha in 2.5 0; do $(BIN)/train_topolm $(PAGE)/data/train.bin --preset nano --block-size 128 --alpha $$alpha \
+	  --steps 20 --save-every 10 --keep 0 --out $(PAGE)/models/$$alpha || exit 1; done
+	$(BIN)/atlas topographic=$(PAGE)/models/2.5 control=$(PAGE)/models/0 --null 10 --out $(PAGE)/maps
+	BUILD=$(BUILD) ATLAS_HTML=$(PAGE)/maps/atlas.html sh tests/page/run.sh
+
 test-deep: $(BUILD)/kernel_tests
 	TOPOLM_SCHEDULES=1000 $(BUILD)/kernel_tests -tc='schedules*'
 
@@ -275,6 +286,6 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup science run-test run-demo run-science test-neon test-deep ptx-check kernel-report gpu-report \
+.PHONY: FORCE all about demo test setup science run-test run-demo run-science test-page test-neon test-deep ptx-check kernel-report gpu-report \
   profile profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

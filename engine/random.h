@@ -13,7 +13,19 @@ namespace topolm {
 class Random {
  public:
   /// What the numbers are for; part of the counter, so that no two uses share a stream.
-  enum class Purpose : uint32_t { weights = 1, positions, batches, neighborhoods, sampling, tests };
+  enum class Purpose : uint32_t {
+    weights = 1,
+    positions,
+    batches,
+    neighborhoods,
+    sampling,
+    tests,
+    // of measuring: golden numbers depend on these
+    shuffles = 32,  // of a map's cells
+    places,         // of units, new ones
+    regions,        // of units to touch
+    controls,       // of as many others
+  };
 
   Random(uint64_t seed, Purpose purpose, uint32_t a = 0, uint32_t b = 0);
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # demo.sh: TopoLM on real text, start to finish: text, tokens, a topographic model and its control from the same
-# seed, what they write, and what their sheets look like. TEXT=FILE uses another text, STEPS=N another length.
+# seed, what they write, what their sheets look like, and what their units respond to. TEXT=FILE uses another text, STEPS=N another length.
 set -eu
 
 steps=${STEPS:-500}
@@ -24,9 +24,9 @@ else
 fi
 
 say "A topographic model: alpha 2.5"
-./train_topolm demo/data/train.bin --out demo/topographic --overwrite --preset tiny --steps "$steps" --save-every 0
+./train_topolm demo/data/train.bin --out demo/topographic --overwrite --preset tiny --steps "$steps" --save-every 100 --keep 0
 say "Its control, from the same seed: alpha 0"
-./train_topolm demo/data/train.bin --out demo/control --overwrite --preset tiny --steps "$steps" --save-every 0 --alpha 0
+./train_topolm demo/data/train.bin --out demo/control --overwrite --preset tiny --steps "$steps" --save-every 100 --keep 0 --alpha 0
 
 for model in topographic control; do
   say "The $model model, asked to go on from \"$prompt\""
@@ -39,3 +39,6 @@ if [ -x build/report ]; then
 else
   say "No figure: cairo is missing (make setup installs it)"
 fi
+
+say "What its units respond to, and where they lie: open demo/maps/atlas.html in a browser"
+./atlas topographic=demo/topographic control=demo/control --out demo/maps

@@ -12,8 +12,7 @@ namespace topolm {
 
 namespace {
 
-constexpr Random::Purpose kShuffles{32};  // the engine's own purposes end below 32
-constexpr double kTie = 1e-12;            // two sums of the same numbers in another order differ by less
+constexpr double kTie = 1e-12;  // two sums of the same numbers in another order differ by less
 
 /// The deviations of a map from its mean, and their squares' sum: what no shuffle changes.
 struct Deviations {
@@ -97,8 +96,8 @@ MoranTest moran_permutation_test(std::span<const double> map, int rows, int cols
   std::vector<double> null;
   int above = 0, below = 0;
   for (int k = 0; k < permutations; ++k) {
-    const std::vector<int32_t> order =
-        Random(seed, kShuffles, static_cast<uint32_t>(k)).permutation(static_cast<int32_t>(map.size()));
+    const std::vector<int32_t> order = Random(seed, Random::Purpose::shuffles, static_cast<uint32_t>(k))
+                                           .permutation(static_cast<int32_t>(map.size()));
     for (size_t i = 0; i < order.size(); ++i) shuffled.z[i] = d.z[static_cast<size_t>(order[i])];
     null.push_back(neighbors.morans_i(shuffled));
     above += null.back() >= test.i - kTie;

@@ -10,8 +10,6 @@ namespace topolm {
 
 namespace {
 
-constexpr Random::Purpose kPlaces{33};  // moran.cpp has 32
-
 double quantile(const std::vector<double>& sorted, double q) {
   const double place = q * static_cast<double>(sorted.size() - 1);
   const auto below = static_cast<size_t>(place);
@@ -39,7 +37,7 @@ MoranNull kernel_matched_null(std::span<const Sheet> sheets, std::span<const Con
   const auto draw = [&](int64_t task, int) {
     const size_t site = static_cast<size_t>(task) / count, k = static_cast<size_t>(task) % count;
     const Sheet& sheet = sheets[site];
-    const Random random(seed, kPlaces, static_cast<uint32_t>(k), static_cast<uint32_t>(site));
+    const Random random(seed, Random::Purpose::places, static_cast<uint32_t>(k), static_cast<uint32_t>(site));
     const Readout readout(shuffled(sheet, random), fwhm);
     each[site * count + k] = morans_i(sites[site].t_map(readout), sheet.rows(), sheet.cols(), options);
   };

@@ -15,12 +15,6 @@ namespace topolm {
 
 namespace {
 
-/// The random numbers of sampling tokens have b = 0; these must not be the same.
-enum Stream : uint32_t { kControl = 1, kRegion };
-Random stream(uint64_t seed, size_t site, Stream b) {
-  return {seed, Random::Purpose::sampling, static_cast<uint32_t>(site), b};
-}
-
 struct Unit {
   size_t site;
   int32_t unit;
@@ -186,7 +180,8 @@ class RegionParser {
     std::erase_if(outside, [&](const Unit& u) { return map.selective(u.site, u.unit); });
     outside = enough(count, std::move(outside), "units there outside of what the localizer found positive");
     // Each site has a stream of its own, and all together another.
-    Random random = stream(seed, sites_.size() == 1 ? sites_[0] : sheets_.size(), kRegion);
+    Random random(seed, Random::Purpose::regions,
+                  static_cast<uint32_t>(sites_.size() == 1 ? sites_[0] : sheets_.size()));
     for (const int32_t i : random.draw(static_cast<int32_t>(count), static_cast<int32_t>(outside.size())))
       units_.push_back(outside[static_cast<size_t>(i)]);
     std::sort(units_.begin(), units_.end());
@@ -238,7 +233,7 @@ std::vector<Intervention> random_control(const std::vector<Intervention>& interv
     require(units.size() <= outside.size(),
             "a random control of {} needs {} units outside of the region, but it leaves only {}",
             site_name(site), units.size(), outside.size());
-    Random random = stream(seed, static_cast<size_t>(site), kControl);
+    Random random(seed, Random::Purpose::controls, static_cast<uint32_t>(site));
     auto unit = units.begin();
     for (const int32_t i :
          random.draw(static_cast<int32_t>(units.size()), static_cast<int32_t>(outside.size())))
