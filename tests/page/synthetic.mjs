@@ -21,8 +21,8 @@ function random(seed) {
   return { uniform, normal };
 }
 
-export const blob = (array) =>
-  deflateSync(Buffer.from(array.buffer, array.byteOffset, array.byteLength), { level: 9 }).toString('base64');
+const blob = (array, level) =>
+  deflateSync(Buffer.from(array.buffer, array.byteOffset, array.byteLength), { level }).toString('base64');
 
 /// Gaussian smoothing, edges repeated, then scaled to unit variance.
 function smooth(map, side, sigma) {
@@ -103,11 +103,12 @@ function text(rng, length) {
   for (let i = 0; i < length; ++i) tokens.push(' ' + kWords[Math.floor(rng.uniform() ** 1.5 * kWords.length)]);
   for (let i = 11; i < length; i += 13) tokens[i] = i % 2 ? '.' : ',';
   const odd = ['</script>', '<!--', '<img src=x onerror=alert(1)>', '&amp;', '\ufffd', '\n', '{{data}}', '"'];
-  odd.forEach((token, i) => { if (length > 40) tokens[(i + 1) * Math.floor(length / 10)] = token; });
-  return tokens;
+  const positions = odd.map((_, i) => (i + 1) * Math.floor(length / 10));
+  odd.forEach((token, i) => (tokens[positions[i]] = token));
+  return { tokens, positions };
 }
 
-function model({ name, clustered, layers, side, checkpoints, fwhm, textLength }, seed) {
+function model({ name, clustered, layers, side, checkpoints, fwhm, textLength, level: packing }, seed) {
   const rng = random(seed), sites = 2 * layers, cells = side * side, maps = kContrasts.length * fwhm.length * sites;
   // Each contrast at each site: a smooth map and noise, mixed by training; contrasts of words share a part.
   const smoothness = 1.7 * (side / 28) ** 0.5;
@@ -142,7 +143,7 @@ function model({ name, clustered, layers, side, checkpoints, fwhm, textLength },
         return values;
       }));
     }
-    list.push({ step: checkpoints > 1 ? k * 25 : 500, t: { scale, data: blob(t) }, level: blob(level), cluster: blob(cluster), moran: moranOf });
+    list.push({ step: checkpoints > 1 ? k * 25 : 500, t: { scale, data: blob(t, packing) }, level: blob(level, packing), cluster: blob(cluster, packing), moran: moranOf });
   }
 
   const unit = new Int16Array(sites * cells);
@@ -154,7 +155,7 @@ function model({ name, clustered, layers, side, checkpoints, fwhm, textLength },
     }
     unit.set(order, s * cells);
   }
-  const tokens = text(rng, textLength);
+  const { tokens, positions } = text(rng, textLength);
   const response = new Int16Array(kConditions.length * sites * cells);
   const strongest = new Uint16Array(sites * cells * 5), value = new Int16Array(strongest.length);
   for (let s = 0; s < sites; ++s)
@@ -173,13 +174,14 @@ function model({ name, clustered, layers, side, checkpoints, fwhm, textLength },
         value[(s * cells + i) * 5 + k] = Math.round((4 - 0.5 * k + rng.uniform()) * 3000);
       }
     }
+  positions.forEach((position, i) => (strongest[5 * i] = position));  // the first units have seen them
   return {
-    name, path: `models/${name}`, note: clustered ? '500 steps, alpha 2.5' : '500 steps, alpha 0', unit: blob(unit), checkpoints: list,
-    response: { scale: 1 / 4000, data: blob(response) }, tokens, strongest: blob(strongest), strongest_value: { scale: 1 / 3000, data: blob(value) },
+    name, path: `models/${name}`, note: clustered ? '500 steps, alpha 2.5' : '500 steps, alpha 0', unit: blob(unit, packing), checkpoints: list,
+    response: { scale: 1 / 4000, data: blob(response, packing) }, tokens, strongest: blob(strongest, packing), strongest_value: { scale: 1 / 3000, data: blob(value, packing) },
   };
 }
 
-export function syntheticData({ layers = 12, side = 28, checkpoints = 20, fwhm = [0, 1, 2], models = 2, textLength = 4000 } = {}) {
+export function syntheticData({ layers = 12, side = 28, checkpoints = 20, fwhm = [0, 1, 2], models = 2, textLength = 4000, level = 9 } = {}) {
   const sites = Array.from({ length: 2 * layers }, (_, s) => `h.${s >> 1}.${s % 2 ? 'mlp' : 'attn'}`);
   return {
     format: 1, title: 'Synthetic maps', command: './atlas topographic=models/topolm control=models/control',
@@ -187,7 +189,7 @@ export function syntheticData({ layers = 12, side = 28, checkpoints = 20, fwhm =
     conditions: kConditions.map(([name, set, example]) => ({ name, set, items: 80, example })),
     contrasts: kContrasts.map(([name, set, positive, negative]) => ({ name, set, positive, negative })),
     models: ['topographic', 'control'].slice(0, models).map((name, m) =>
-      model({ name, clustered: m === 0, layers, side, checkpoints, fwhm, textLength }, 1 + m)),
+      model({ name, clustered: m === 0, layers, side, checkpoints, fwhm, textLength, level }, 1 + m)),
   };
 }
 

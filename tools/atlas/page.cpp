@@ -10,9 +10,10 @@
 
 // The sources of the page are part of the program: it needs no other file at run time. The assembler reads
 // them, so that the build needs no generator; a zero byte ends each.
-#define EMBED(symbol, file)                                                                             \
-  asm(".pushsection .rodata\ntopolm_" #symbol ":\n.incbin \"tools/atlas/page/" file "\"\n.byte 0\n" \
-      ".popsection");                                                                                   \
+#define EMBED(symbol, file)                                                         \
+  asm(".pushsection .rodata\ntopolm_" #symbol ":\n.incbin \"tools/atlas/page/" file \
+      "\"\n.byte 0\n"                                                               \
+      ".popsection");                                                               \
   extern "C" const char topolm_##symbol[]
 
 EMBED(page_html, "page.html");
@@ -45,12 +46,13 @@ const std::array<std::pair<std::string_view, const char*>, 9> kParts{{
 std::string_view part(std::string_view name) {
   for (const auto& [file, text] : kParts)
     if (file == name) return text;
-  fail("the Atlas page asks for '{}', which is not part of the program; add it to tools/atlas/page.cpp", name);
+  fail("the Atlas page asks for '{}', which is not part of the program; add it to tools/atlas/page.cpp",
+       name);
 }
 
-/// JSON that nothing inside a <script> can end early: with no '<' there is neither "</script" nor "<!--". Only
-/// ASCII, which a browser keeps at one byte a character; what is not UTF-8, such as half a character of a
-/// token, becomes U+FFFD.
+/// JSON that nothing inside a <script> can end early: with no '<' there is neither "</script" nor "<!--".
+/// Only ASCII, which a browser keeps at one byte a character; what is not UTF-8, such as half a character of
+/// a token, becomes U+FFFD.
 std::string script_json(const nlohmann::json& data) {
   const std::string json = data.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
   std::string safe;

@@ -106,7 +106,10 @@ function drawPanel() {
   const actions = { select, clear, copy, csv: (s) => saveCsv(s, view) };
   panel.replaceChildren(h('button', { className: 'close', type: 'button', 'aria-label': 'Close the details', onclick: clear }, '×'),
     ...(selection ? selectionPanel(selection, view, actions) : at ? unitPanel(at, view, actions) : introduction(view)));
-  panel.classList.toggle('open', Boolean(selection || pinned));
+  const chosen = selection ?? pinned;
+  panel.classList.toggle('open', Boolean(chosen));
+  // Over the sheets, as on a phone, it must not hide what it tells of.
+  if (chosen && getComputedStyle(panel).position === 'fixed') sheetOf(chosen).box.scrollIntoView({ block: 'nearest' });
   if (focused) panel.focus();
 }
 

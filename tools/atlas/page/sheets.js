@@ -10,6 +10,7 @@ const places = atlas.sites.map((name, site) => {
 const kLayers = [...new Set(places.map((place) => place.layer))].sort((a, b) => a - b);
 
 const kGap = 14, kSmallest = 80;
+const kOutline = (208 << 24 | 26 << 16 | 22 << 8 | 20) >>> 0;  // dark, not quite opaque
 
 class Sheet {
   constructor(model, site) {
@@ -63,17 +64,14 @@ class Sheet {
   drawOver({ outline, selected, lasso, hover, twin, pinned }) {
     const c = this.above, cell = this.cell, line = Math.max(1, Math.round(cell / 9));
     c.clearRect(0, 0, this.over.width, this.over.height);
-    if (outline && this.cluster) {
-      c.fillStyle = 'rgb(20 22 26 / .82)';
-      c.fill(borders(this.cluster, cell, line));
-    }
+    if (outline) this.drawOutlines(line);
     if (selected) {
       const inside = new Uint8Array(kCells);
       for (const i of selected) inside[i] = 1;
       c.fillStyle = 'rgb(255 255 255 / .6)';
       for (let i = 0; i < kCells; ++i) if (!inside[i]) c.fillRect((i % kCols) * cell, Math.floor(i / kCols) * cell, cell, cell);
       c.fillStyle = '#101114';
-      c.fill(borders(inside, cell, Math.max(line, Math.round(1.5 * devicePixelRatio))));
+      borders(inside, cell, Math.max(line, Math.round(1.5 * devicePixelRatio)), (...at) => c.fillRect(...at));
     }
     if (lasso) {
       const path = new Path2D();
@@ -85,6 +83,21 @@ class Sheet {
     if (pinned !== undefined) this.mark(pinned, 2, []);
     if (twin !== undefined) this.mark(twin, 1, [2, 2]);
     if (hover !== undefined) this.mark(hover, 1.5, []);
+  }
+
+  /// Pixel by pixel: so many rectangles take a canvas too long.
+  drawOutlines(line) {
+    const { width, height } = this.over;
+    if (this.outlined !== this.cluster || this.outlines.width !== width) {
+      if (this.outlines?.width !== width) this.outlines = this.above.createImageData(width, height);
+      const pixels = new Uint32Array(this.outlines.data.buffer);
+      pixels.fill(0);
+      borders(this.cluster, this.cell, line, (x, y, w, h) => {
+        for (let row = y; row < y + h; ++row) pixels.fill(kOutline, row * width + x, row * width + x + w);
+      });
+      this.outlined = this.cluster;
+    }
+    this.above.putImageData(this.outlines, 0, 0);
   }
 
   /// Dark on a white halo: seen on every colour of the map.
@@ -106,10 +119,9 @@ class Sheet {
   }
 }
 
-/// The borders between cells of different numbers, inside those whose number is not 0, corners included: filled
-/// rectangles on whole pixels, which are crisp where a stroked line would not be. The sheet's own edge counts.
-function borders(of, cell, line) {
-  const path = new Path2D();
+/// The borders between cells of different numbers, inside those whose number is not 0, corners included, as
+/// calls of rect(x, y, width, height): on whole pixels, crisp where a stroked line would not be.
+function borders(of, cell, line, rect) {
   for (let r = 0, i = 0; r < kRows; ++r)
     for (let c = 0; c < kCols; ++c, ++i) {
       const n = of[i];
@@ -117,16 +129,15 @@ function borders(of, cell, line) {
       const same = (dr, dc) => r + dr >= 0 && r + dr < kRows && c + dc >= 0 && c + dc < kCols && of[i + dr * kCols + dc] === n;
       const x = c * cell, y = r * cell, far = cell - line;
       const up = same(-1, 0), down = same(1, 0), left = same(0, -1), right = same(0, 1);
-      if (!up) path.rect(x, y, cell, line);
-      if (!down) path.rect(x, y + far, cell, line);
-      if (!left) path.rect(x, y, line, cell);
-      if (!right) path.rect(x + far, y, line, cell);
-      if (up && left && !same(-1, -1)) path.rect(x, y, line, line);
-      if (up && right && !same(-1, 1)) path.rect(x + far, y, line, line);
-      if (down && left && !same(1, -1)) path.rect(x, y + far, line, line);
-      if (down && right && !same(1, 1)) path.rect(x + far, y + far, line, line);
+      if (!up) rect(x, y, cell, line);
+      if (!down) rect(x, y + far, cell, line);
+      if (!left) rect(x, y, line, cell);
+      if (!right) rect(x + far, y, line, cell);
+      if (up && left && !same(-1, -1)) rect(x, y, line, line);
+      if (up && right && !same(-1, 1)) rect(x + far, y, line, line);
+      if (down && left && !same(1, -1)) rect(x, y + far, line, line);
+      if (down && right && !same(1, 1)) rect(x + far, y + far, line, line);
     }
-  return path;
 }
 
 /// A model's sheets under its name.
