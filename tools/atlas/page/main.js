@@ -72,7 +72,7 @@ function drawMaps() {
   sections.forEach((section, m) => {
     const shown = section.sheets.map((sheet) => sheet.paint(view));
     const total = (sign) => shown.reduce((sum, s) => sum + s[sign], 0) / (kSites * kCells), now = view.checkpoints[m];
-    section.facts.replaceChildren(h('span', {}, 'mean Moran’s I ', h('b', {}, number(all[m][now]))),
+    section.facts.replaceChildren(h('span', {}, 'mean Moran’s ', h('em', {}, 'I'), ' ', h('b', {}, number(all[m][now]))),
       h('span', { title: 'of all units are above the threshold, with t > 0 and t < 0' }, h('i', { className: 'swatch', style: `background:${colorOf(0.72)}` }), percent(total('positive')),
         h('i', { className: 'swatch', style: `background:${colorOf(-0.72)}` }), percent(total('negative'))));
     if (kSteps.length > 1) section.spark.replaceChildren(sparkline(models[m].steps, all[m], now, scale, (step) => set({ step })));

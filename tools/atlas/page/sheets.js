@@ -62,7 +62,7 @@ class Sheet {
 
   /// What lies above the map: see marksOf().
   drawOver({ outline, selected, lasso, hover, twin, pinned }) {
-    const c = this.above, cell = this.cell, line = Math.max(1, Math.round(cell / 9));
+    const c = this.above, cell = this.cell, line = Math.max(1, Math.round(Math.min(cell / 9, 1.6 * devicePixelRatio)));
     c.clearRect(0, 0, this.over.width, this.over.height);
     if (outline) this.drawOutlines(line);
     if (selected) {
