@@ -1,6 +1,6 @@
 #!/bin/sh
 # run.sh: the Atlas page in headless Chromium; ATLAS_HTML=FILE tests a page that ./atlas wrote, too.
-# Installs what is missing: Chromium as Debian's package, playwright-core, which drives it, into build/page_tests.
+# Installs what is missing: Chromium as Debian's package; playwright-core, which drives it, in build/page_tests.
 set -eu
 cd "$(dirname "$0")/../.."
 PLAYWRIGHT=$PWD/${BUILD:-build}/page_tests
@@ -11,7 +11,8 @@ version=1.65.1
 if [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
   [ "$(id -u)" = 0 ] || { echo 'error: Chromium is missing; run: sudo apt-get install chromium' >&2; exit 1; }
   echo 'installing chromium'
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >/dev/null
+  apt-get update >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium >/dev/null
 fi
 mkdir -p "$PLAYWRIGHT"
 if ! grep -qs "\"version\": \"$version\"" "$PLAYWRIGHT/node_modules/playwright-core/package.json"; then
