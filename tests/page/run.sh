@@ -25,6 +25,6 @@ node --test --test-reporter=spec tests/page/test_page.mjs >"$PLAYWRIGHT/log" 2>&
 [ $status = 0 ] || cat "$PLAYWRIGHT/log"
 grep -oE '(size): .*' "$PLAYWRIGHT/log" || true
 node tests/page/measure.mjs || status=1
-count() { sed -n "s/^ℹ $1 //p" "$PLAYWRIGHT/log"; }
-echo "page: $(count pass) passed, $(count fail) failed"
+count() { sed -n "s/^ℹ $1 //p" "$PLAYWRIGHT/log" | grep . || echo "$2"; }
+echo "page: $(count pass 0) passed, $(count fail 1) failed"
 exit $status
