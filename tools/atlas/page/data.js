@@ -1,4 +1,5 @@
-// What the page knows: the format is tools/atlas/page.h's. A checkpoint's maps stay packed until they are shown.
+// What the page knows: the format is tools/atlas/page.h's. A checkpoint's maps stay packed until they are
+// shown.
 
 const atlas = JSON.parse(document.getElementById('atlas-data').textContent);
 const kRows = atlas.rows, kCols = atlas.cols, kCells = kRows * kCols, kSites = atlas.sites.length;
@@ -16,7 +17,7 @@ const mapOffset = (contrast, fwhm, site) => ((contrast * atlas.fwhm.length + fwh
 
 class Model {
   constructor(json, index) {
-    Object.assign(this, { index, name: json.name, note: json.note, path: json.path, tokens: json.tokens });
+    Object.assign(this, {index, name: json.name, note: json.note, path: json.path, tokens: json.tokens});
     this.json = json;
     this.steps = json.checkpoints.map((c) => c.step);
     this.maps = [];  // of a checkpoint, once they are unpacked
@@ -25,24 +26,25 @@ class Model {
   }
 
   /// The newest checkpoint that is not newer than the step; the first where all are newer.
-  checkpointAt(step) {
-    return Math.max(0, this.steps.findLastIndex((s) => s <= step));
-  }
+  checkpointAt(step) { return Math.max(0, this.steps.findLastIndex((s) => s <= step)); }
 
   /// Unpacks a checkpoint's maps.
   load(checkpoint) {
     this.loading[checkpoint] ??= (async () => {
-      const { t, level, cluster } = this.json.checkpoints[checkpoint];
-      const unpacked = await Promise.all([unpack(t.data, Int16Array), unpack(level, Uint8Array), unpack(cluster, Int8Array)]);
-      this.maps[checkpoint] = { t: unpacked[0], scale: t.scale, level: unpacked[1], cluster: unpacked[2] };
+      const {t, level, cluster} = this.json.checkpoints[checkpoint];
+      const unpacked = await Promise.all(
+          [unpack(t.data, Int16Array), unpack(level, Uint8Array), unpack(cluster, Int8Array)]);
+      this.maps[checkpoint] = {t: unpacked[0], scale: t.scale, level: unpacked[1], cluster: unpacked[2]};
     })();
     return this.loading[checkpoint];
   }
 
   async loadUnits() {
-    const { unit, response, strongest, strongest_value } = this.json;
-    [this.unit, this.response, this.strongest, this.strongestValue] = await Promise.all([unpack(unit, Int16Array),
-      unpack(response.data, Int16Array), unpack(strongest, Uint16Array), unpack(strongest_value.data, Int16Array)]);
+    const {unit, response, strongest, strongest_value} = this.json;
+    [this.unit, this.response, this.strongest, this.strongestValue] = await Promise.all([
+      unpack(unit, Int16Array), unpack(response.data, Int16Array), unpack(strongest, Uint16Array),
+      unpack(strongest_value.data, Int16Array)
+    ]);
   }
 
   unitAt(site, cell) { return this.unit[site * kCells + cell]; }
@@ -54,7 +56,8 @@ class Model {
   /// The 99th percentile of |mean response| over the site's units: one scale for their charts.
   responseRange(site) {
     if (!this.ranges.has(site)) {
-      const all = atlas.conditions.flatMap((_, k) => Array.from({ length: kCells }, (__, i) => Math.abs(this.responseAt(k, site, i))));
+      const all = atlas.conditions.flatMap(
+          (_, k) => Array.from({length: kCells}, (__, i) => Math.abs(this.responseAt(k, site, i))));
       this.ranges.set(site, all.sort((a, b) => a - b)[Math.floor(0.99 * (all.length - 1))] || 1);
     }
     return this.ranges.get(site);
@@ -63,14 +66,21 @@ class Model {
   /// Where in the text the unit is most active: [{position, value}], strongest first.
   strongestAt(site, cell) {
     const first = (site * kCells + cell) * kStrongest;
-    return Array.from({ length: kStrongest }, (_, k) =>
-      ({ position: this.strongest[first + k], value: this.strongestValue[first + k] * this.json.strongest_value.scale }));
+    return Array.from(
+        {length: kStrongest}, (_, k) => ({
+                                position: this.strongest[first + k],
+                                value: this.strongestValue[first + k] * this.json.strongest_value.scale
+                              }));
   }
 
-  moran(checkpoint, contrast, fwhm, site) { return this.json.checkpoints[checkpoint].moran[contrast][fwhm][site]; }
+  moran(checkpoint, contrast, fwhm, site) {
+    return this.json.checkpoints[checkpoint].moran[contrast][fwhm][site];
+  }
 
   /// Mean over the sites that have one: a map without any variance has no Moran's I.
-  meanMoran(checkpoint, contrast, fwhm) { return mean(this.json.checkpoints[checkpoint].moran[contrast][fwhm]); }
+  meanMoran(checkpoint, contrast, fwhm) {
+    return mean(this.json.checkpoints[checkpoint].moran[contrast][fwhm]);
+  }
 }
 
 const models = atlas.models.map((json, index) => new Model(json, index));
@@ -84,12 +94,12 @@ function spread(contrast, fwhm) {
   if (!spreads.has(key)) {
     const all = new Float32Array(models.length * kSites * kCells);
     models.forEach((m, i) => {
-      const { t, scale } = m.maps[m.steps.length - 1], from = mapOffset(contrast, fwhm, 0);
+      const {t, scale} = m.maps[m.steps.length - 1], from = mapOffset(contrast, fwhm, 0);
       for (let k = 0; k < kSites * kCells; ++k) all[i * kSites * kCells + k] = Math.abs(t[from + k] * scale);
     });
     all.sort();
     const p99 = all[Math.floor(0.99 * (all.length - 1))];
-    spreads.set(key, { p99: Math.max(p99, 1e-3), max: Math.max(all[all.length - 1], 1e-3) });
+    spreads.set(key, {p99: Math.max(p99, 1e-3), max: Math.max(all[all.length - 1], 1e-3)});
   }
   return spreads.get(key);
 }
@@ -102,5 +112,7 @@ function mean(values) {
 /// Of n values, divided by n - 1.
 function deviation(values) {
   const m = mean(values);
-  return values.length > 1 ? Math.sqrt(values.reduce((sum, x) => sum + (x - m) ** 2, 0) / (values.length - 1)) : 0;
+  return values.length > 1 ?
+      Math.sqrt(values.reduce((sum, x) => sum + (x - m) ** 2, 0) / (values.length - 1)) :
+      0;
 }
