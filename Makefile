@@ -170,6 +170,7 @@ $(BUILD)/obj/%.o: %.cpp
 	$(CXX) $(FLAGS) -c $< -o $@
 # The assembler puts these into it, and tells no dependency file.
 $(BUILD)/obj/tools/analysis/built_in_stimuli.o: $(wildcard tools/stimuli/*.csv)
+$(BUILD)/obj/tools/atlas/page.o: $(wildcard tools/atlas/page/*)
 
 # setup may install the compiler itself, so what follows it is another make that looks around afresh.
 demo test: setup

@@ -145,6 +145,17 @@ TEST_CASE("atlas: our own stimuli, two models side by side, pictures and charact
     CHECK(read_file(png).starts_with("\x89PNG"));
 }
 
+TEST_CASE("atlas: responses alone, to lines of a text") {
+  const Study study;
+  const std::string lines =
+      study.directory.write("lines.txt", "the cat\nthe sea near the house\nshe\n").string();
+  const Outcome made = study.atlas("--stimuli " + lines + " --save-responses npy");
+  REQUIRE_MESSAGE(made.status == 0, made.output);
+  CHECK(contains(made.output, "3 texts x 4 sites x 36 units"));
+  CHECK(read_file(study.directory / "out/responses-A-lines.npy").starts_with("\x93NUMPY"));
+  CHECK_FALSE(fs::exists(study.directory / "out/atlas.json"));
+}
+
 TEST_CASE("atlas: lesions and their controls; BLiMP") {
   const Study study;
   study.directory.write(
@@ -207,6 +218,7 @@ TEST_CASE("atlas: every bad input gets one sentence") {
   refuses("--contrast a-b --stimuli " + study.directory.write("long.csv", endless + "\",b\n").string(),
           "context");
   const std::string set = "--stimuli " + study.path("set.csv") + " --null 0 --permutations 0 ";
+  refuses("--stimuli " + study.directory.write("lines.txt", "the cat\n").string(), "nothing to contrast");
   refuses(set + "--pooling median", "median");
   refuses(set + "--fwhm -1", "fwhm");
   refuses(set + "--blimp " + study.path("none.jsonl"), "none.jsonl");

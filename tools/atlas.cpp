@@ -133,8 +133,10 @@ void complete_plan(Options& o) {
       for (Contrast& contrast : default_contrasts(plan.sets[s]))
         plan.contrasts.push_back({s, std::move(contrast)});
   for (const std::string& text : o.contrasts) plan.contrasts.push_back(find_contrast(plan.sets, text));
-  require(!plan.contrasts.empty(),
-          "there is nothing to contrast; name two of the conditions with --contrast A-B");
+  require(!plan.contrasts.empty() || !o.save_responses.empty(),
+          "there is nothing to contrast; name two of the conditions with --contrast A-B, or ask for the "
+          "responses alone "
+          "with --save-responses npy");
   for (size_t i = 0; i < plan.contrasts.size(); ++i)  // names are those of files too
     for (size_t k = 0; k < i; ++k)
       if (plan.contrasts[k].contrast.name == plan.contrasts[i].contrast.name)
@@ -170,6 +172,18 @@ void check_comparable(const ModelAtlas& a, const ModelAtlas& b) {
           a.last().path.string(), b.last().path.string());
 }
 
+void save_responses(const Options& o, const std::string& model, const std::vector<Responses>& responses) {
+  if (o.save_responses.empty()) return;
+  make_directories(o.out);
+  for (size_t s = 0; s < responses.size(); ++s) {
+    const fs::path path =
+        fs::path(o.out) / fmt::format("responses-{}-{}.{}", model, o.plan.sets[s].name, o.save_responses);
+    write_responses(path, responses[s]);
+    fmt::print("responses   {}: {} texts x {} sites x {} units\n", path.string(), responses[s].texts,
+               responses[s].sites, responses[s].units);
+  }
+}
+
 void write_all(const Options& o, const Atlas& atlas, const nlohmann::json& extra) {
   const fs::path out = o.out;
   make_directories(out);
@@ -187,14 +201,8 @@ void write_all(const Options& o, const Atlas& atlas, const nlohmann::json& extra
       draw_maps(out / fmt::format("{}-fwhm{}.png", name, atlas.plan.fwhm[f]), atlas, c, f);
     }
 #endif
-  for (const ModelAtlas& model : atlas.models)
-    for (size_t s = 0; !o.save_responses.empty() && s < atlas.plan.sets.size(); ++s)
-      write_responses(
-          out / fmt::format("responses-{}-{}.{}", model.name, atlas.plan.sets[s].name, o.save_responses),
-          model.responses[s]);
-  fmt::print(
-      "\npage        {}\nnumbers     {}, and moran.csv, clusters.csv, profiles.csv, maps.csv beside it\n",
-      (out / "atlas.html").string(), (out / "atlas.json").string());
+  fmt::print("\npage        {}\nnumbers     {}, and the tables *.csv beside it\n",
+             (out / "atlas.html").string(), (out / "atlas.json").string());
 #ifdef TOPOLM_CAIRO
   fmt::print("pictures    {}: one a contrast and readout\n", (out / "*.png").string());
 #else
@@ -205,6 +213,14 @@ void write_all(const Options& o, const Atlas& atlas, const nlohmann::json& extra
 void run(Options& o) {
   complete_plan(o);
   const auto kernels = make_kernels(o.device);
+  if (o.plan.contrasts.empty()) {
+    for (const std::string& argument : o.models) {
+      const auto named = split_name(argument);
+      Subject subject(*kernels, checkpoints_of(named.second, 1).back());
+      save_responses(o, named.first, record_sets(o.plan, subject));
+    }
+    return;
+  }
   Atlas atlas{o.plan, {}};
   ProgressLine line;
   const auto progress = [&](const std::string& what) { line.update(what); };
@@ -236,6 +252,7 @@ void run(Options& o) {
   if (!blimp.empty()) print_blimp(names, blimp);
   print_lesions(lesions);
   write_all(o, atlas, extra);
+  for (const ModelAtlas& model : atlas.models) save_responses(o, model.name, model.responses);
 }
 
 }  // namespace

@@ -64,6 +64,13 @@ struct CheckpointAtlas {
   double mean_moran(size_t contrast, size_t fwhm) const;
 };
 
+/// What a positive cluster of the localizer answers to the conditions of another set.
+struct ClusterResponse {
+  size_t site, set;
+  int number;  // from 1, as in the tables and for --lesion
+  std::vector<Profile> conditions;
+};
+
 struct ModelAtlas {
   std::string name;
   ModelConfig config;
@@ -73,8 +80,9 @@ struct ModelAtlas {
 
   std::vector<std::vector<MoranNull>> nulls;  // [contrasts][fwhm]; empty without a null
   std::vector<std::vector<std::vector<MoranTest>>>
-      shuffled;                                    // [contrasts][fwhm][sites]; empty without a test
-  std::vector<std::vector<Profile>> profiles;      // [sets]: of the localizer's positive units
+      shuffled;                                // [contrasts][fwhm][sites]; empty without a test
+  std::vector<std::vector<Profile>> profiles;  // [sets]: of the localizer's positive units
+  std::vector<ClusterResponse> cluster_responses;
   std::vector<double> dimensionality;              // [sites]: effective, of the responses to all sets
   std::vector<std::vector<PairMean>> by_distance;  // [sites]: correlation of responses against distance
   std::vector<std::string> token_texts;            // of strongest.tokens
@@ -92,6 +100,11 @@ struct Atlas {
   int cols() const { return models[0].config.topography.cols; }
   size_t sites() const { return models[0].sheets.size(); }
 };
+
+/// `path` itself when it is a checkpoint; else the checkpoints in it, oldest first, at most `most`.
+std::vector<fs::path> checkpoints_of(const fs::path& path, int64_t most);
+/// Responses to every set.
+std::vector<Responses> record_sets(const AtlasPlan& plan, Subject& subject);
 
 /// Measures the model of a checkpoint, or of a directory of checkpoints with its history. `progress` is told
 /// what is being done. Throws Error when there is no model, or a stimulus does not fit in its context.
@@ -112,7 +125,7 @@ double text_loss(Subject& subject, std::span<const int32_t> tokens);
 
 /// Everything but the maps; and the localizer's maps, for --lesion.
 nlohmann::json atlas_json(const Atlas& atlas);
-/// moran.csv, clusters.csv, profiles.csv, maps.csv
+/// moran.csv, clusters.csv, profiles.csv, cluster_profiles.csv, maps.csv
 void write_tables(const fs::path& directory, const Atlas& atlas);
 /// For standard output: Moran's I, clusters, profiles.
 void print_summary(const Atlas& atlas);

@@ -16,24 +16,6 @@ namespace {
 
 using Report = std::function<void(const std::string&)>;
 
-/// The checkpoints of a directory, oldest first; or the one that `path` is itself. At most `most`, evenly
-/// spread.
-std::vector<fs::path> history(const fs::path& path, int64_t most) {
-  const auto newest = find_checkpoint(path);
-  require(newest.has_value(), "there is no model in '{}'; train one with ./train_topolm DATA.bin --out {}",
-          path.string(), path.string());
-  if (*newest == path) return {path};
-  std::vector<fs::path> all;
-  for (const auto& entry : fs::directory_iterator(path))
-    if (fs::exists(entry.path() / "model.safetensors") && entry.path().extension() != ".partial")
-      all.push_back(entry.path());
-  std::sort(all.begin(), all.end());
-  const auto n = std::ssize(all), kept = std::min<int64_t>(n, std::max<int64_t>(most, 1));
-  std::vector<fs::path> some;
-  for (int64_t i = 1; i <= kept; ++i) some.push_back(all[static_cast<size_t>(i * n / kept - 1)]);
-  return some;
-}
-
 bool is_in(const std::string& condition, const std::vector<std::string>& group) {
   return std::find(group.begin(), group.end(), condition) != group.end();
 }
@@ -174,6 +156,19 @@ void measure_profiles(const AtlasPlan& plan, ModelAtlas& model) {
   }
 }
 
+/// Not to the localizer's own set, which chose the clusters.
+void measure_clusters(const AtlasPlan& plan, ModelAtlas& model) {
+  const auto clusters = localizer_of(plan, model).clusters;
+  for (size_t site = 0; site < clusters.size(); ++site)
+    for (size_t i = 0; i < clusters[site].size(); ++i)
+      for (size_t set = 0; set < plan.sets.size(); ++set)
+        if (set != plan.contrasts[0].set)
+          model.cluster_responses.push_back(
+              {site, set, static_cast<int>(i) + 1,
+               cluster_profile(model.responses[set], plan.sets[set], static_cast<int>(site),
+                               model.sheets[site], clusters[site][i])});
+}
+
 /// Over the responses to all stimuli.
 void measure_sheets(ModelAtlas& model) {
   for (size_t s = 0; s < model.sheets.size(); ++s) {
@@ -220,6 +215,35 @@ size_t localizer_readout(const AtlasPlan& plan) {
   for (size_t i = 1; i < plan.fwhm.size(); ++i)
     if (std::abs(plan.fwhm[i] - kLocalizerFwhm) < std::abs(plan.fwhm[best] - kLocalizerFwhm)) best = i;
   return best;
+}
+
+std::vector<fs::path> checkpoints_of(const fs::path& path, int64_t most) {
+  const auto newest = find_checkpoint(path);
+  require(newest.has_value(), "there is no model in '{}'; train one with ./train_topolm DATA.bin --out {}",
+          path.string(), path.string());
+  if (*newest == path) return {path};
+  std::vector<fs::path> all;
+  for (const auto& entry : fs::directory_iterator(path))
+    if (fs::exists(entry.path() / "model.safetensors") && entry.path().extension() != ".partial")
+      all.push_back(entry.path());
+  std::sort(all.begin(), all.end());
+  const auto n = std::ssize(all), kept = std::min<int64_t>(n, std::max<int64_t>(most, 1));
+  std::vector<fs::path> some;
+  for (int64_t i = 1; i <= kept; ++i) some.push_back(all[static_cast<size_t>(i * n / kept - 1)]);
+  return some;
+}
+
+std::vector<Responses> record_sets(const AtlasPlan& plan, Subject& subject) {
+  std::vector<Responses> responses;
+  for (const StimulusSet& set : plan.sets) {
+    std::vector<std::string> texts;
+    // As inside running text, where the space before a word is part of its token; the published code has
+    // none.
+    for (const Stimulus& item : set.items)
+      texts.push_back((plan.pooling == Pooling::compat ? "" : " ") + item.text);
+    responses.push_back(record_responses(subject, texts, plan.pooling));
+  }
+  return responses;
 }
 
 double CheckpointAtlas::mean_moran(size_t contrast, size_t fwhm) const {
@@ -274,7 +298,7 @@ ModelAtlas measure_model(Kernels& kernels, const AtlasPlan& plan, const std::str
                          const fs::path& path, const Report& progress) {
   ModelAtlas model;
   model.name = name;
-  const std::vector<fs::path> checkpoints = history(path, plan.checkpoints);
+  const std::vector<fs::path> checkpoints = checkpoints_of(path, plan.checkpoints);
   for (size_t k = 0; k < checkpoints.size(); ++k) {
     progress(fmt::format("{}: checkpoint {} of {}", name, k + 1, checkpoints.size()));
     Subject subject(kernels, checkpoints[k]);
@@ -284,15 +308,7 @@ ModelAtlas measure_model(Kernels& kernels, const AtlasPlan& plan, const std::str
       checkpoint.step = load_trainer_state(checkpoints[k]).step;
     model.config = subject.config();
     model.sheets = subject.sheets();
-    model.responses.clear();
-    for (const StimulusSet& set : plan.sets) {
-      std::vector<std::string> texts;
-      // As inside running text, where the space before a word is part of its token; the published code has
-      // none.
-      for (const Stimulus& item : set.items)
-        texts.push_back((plan.pooling == Pooling::compat ? "" : " ") + item.text);
-      model.responses.push_back(record_responses(subject, texts, plan.pooling));
-    }
+    model.responses = record_sets(plan, subject);
     for (size_t c = 0; c < plan.contrasts.size(); ++c) {
       const auto sites = at_all_sites(plan, c, model.responses);
       auto& readouts = checkpoint.maps.emplace_back();
@@ -315,6 +331,7 @@ ModelAtlas measure_model(Kernels& kernels, const AtlasPlan& plan, const std::str
   }
   progress(name + ": profiles");
   measure_profiles(plan, model);
+  measure_clusters(plan, model);
   measure_sheets(model);
   measure_chance(plan, model, progress);
   return model;

@@ -101,6 +101,15 @@ json model_json(const Atlas& atlas, const ModelAtlas& model) {
                           {"condition", profile.condition},
                           {"response", to_json(profile.response)},
                           {"values", profile.values}});
+  json cluster_profiles = json::array();
+  for (const ClusterResponse& cluster : model.cluster_responses)
+    for (const Profile& profile : cluster.conditions)
+      cluster_profiles.push_back({{"site", site_name(static_cast<int>(cluster.site))},
+                                  {"number", cluster.number},
+                                  {"set", plan.sets[cluster.set].name},
+                                  {"condition", profile.condition},
+                                  {"response", to_json(profile.response)},
+                                  {"values", profile.values}});
   for (const PairMean& at : model.by_distance[0]) {
     double mean = 0;
     const auto d = static_cast<size_t>(&at - model.by_distance[0].data());
@@ -115,6 +124,7 @@ json model_json(const Atlas& atlas, const ModelAtlas& model) {
             {"contrasts", contrasts},
             {"history", history},
             {"profiles", profiles},
+            {"cluster_profiles", cluster_profiles},
             {"effective_dimensionality", model.dimensionality},
             {"correlation_by_distance", distances}};
   if (model.task_loss) j["task_loss"] = *model.task_loss;
@@ -205,6 +215,16 @@ void write_tables(const fs::path& directory, const Atlas& atlas) {
             fmt::format("{},{},{},{},{},{},{}\n", field(model.name), field(plan.sets[set].name),
                         field(p.condition), p.response.mean, p.response.low, p.response.high, p.values);
   write_file(directory / "profiles.csv", profiles);
+
+  std::string responses = "model,site,number,set,condition,mean,low,high,values\n";
+  for (const ModelAtlas& model : atlas.models)
+    for (const ClusterResponse& cluster : model.cluster_responses)
+      for (const Profile& p : cluster.conditions)
+        responses += fmt::format("{},{},{},{},{},{},{},{},{}\n", field(model.name),
+                                 site_name(static_cast<int>(cluster.site)), cluster.number,
+                                 field(plan.sets[cluster.set].name), field(p.condition), p.response.mean,
+                                 p.response.low, p.response.high, p.values);
+  write_file(directory / "cluster_profiles.csv", responses);
 }
 
 }  // namespace topolm
