@@ -140,6 +140,10 @@ TEST_CASE("programs: every training flag reaches the run") {
                                       place.path("data/tokenizer.json") + " --out " + again);
   REQUIRE_MESSAGE(other.status == 0, other.output);
   CHECK(json::parse(read_file(checkpoint(again, 1) / "config.json")) == config);
+
+  const std::string some = place.path("some");
+  REQUIRE(place.train("--steps 5 --save-every 0 --save-at 1,4 --keep 0 --out " + some).status == 0);
+  for (int step = 1; step <= 5; ++step) CHECK(fs::exists(checkpoint(some, step)) == (step == 1 || step >= 4));
 }
 
 TEST_CASE("programs: stopped and resumed runs are the same bytes") {

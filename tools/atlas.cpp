@@ -149,6 +149,7 @@ void complete_plan(Options& o) {
   plan.moran.weights = o.weights == "binary" ? MoranWeights::binary : MoranWeights::row_standardised;
   require(!plan.fwhm.empty() && *std::min_element(plan.fwhm.begin(), plan.fwhm.end()) >= 0,
           "--fwhm needs numbers that are not negative");
+  plan.threads = o.device.threads;
   o.lesions.regions = o.regions;
   o.lesions.compat = o.compat;
   if (!o.blimp.empty()) o.lesions.pairs = load_blimp(o.blimp);

@@ -10,14 +10,15 @@ alphas=${ALPHAS:-0.25 1 5}
 out=${OUT:-science}
 data=${DATA:-demo/data}
 
-train() { # ALPHA SEED: a model, unless it is there
-  model=$out/alpha-$1/seed-$2
+train() { # ALPHA SEED FLAGS...: a model, unless it is there
+  alpha=$1 seed=$2 model=$out/alpha-$1/seed-$2
+  shift 2
   [ -d "$(printf '%s/checkpoint-%06d' "$model" "$steps")" ] && return
   resume=
   ls -d "$model"/checkpoint-?????? >/dev/null 2>&1 && resume=--resume
-  echo "-- alpha $1, seed $2"
-  ./train_topolm "$data/train.bin" --out "$model" --preset tiny --alpha "$1" --seed "$2" --steps "$steps" \
-    --save-every 50 --keep 0 --eval-every 0 --eval-batches 0 $resume
+  echo "-- alpha $alpha, seed $seed"
+  ./train_topolm "$data/train.bin" --out "$model" --preset tiny --alpha "$alpha" --seed "$seed" --steps "$steps" \
+    --save-every 50 --keep 0 --eval-every 0 --eval-batches 0 "$@" $resume
   # What only a resumed run would need of the checkpoints along the way.
   for old in "$model"/checkpoint-??????/optimizer.safetensors; do
     [ "${old%/*}" = "$(printf '%s/checkpoint-%06d' "$model" "$steps")" ] || rm "$old"
@@ -25,8 +26,7 @@ train() { # ALPHA SEED: a model, unless it is there
 }
 
 for seed in $seeds; do
-  train 2.5 "$seed"
-  train 0 "$seed"
+  for alpha in 2.5 0; do train $alpha "$seed" --save-at 1,2,5,10,15,20,25,30,40; done  # when clusters form
 done
 for seed in $seeds; do
   for alpha in $alphas; do train "$alpha" "$seed"; done
@@ -41,8 +41,7 @@ measure() { # ALPHA SEED FLAGS...: what ./atlas finds in a model, unless it is t
 }
 
 for seed in $seeds; do
-  measure 2.5 "$seed"
-  measure 0 "$seed"
+  for alpha in 2.5 0; do measure $alpha "$seed" --null 1000; done
   for alpha in $alphas; do measure "$alpha" "$seed" --checkpoints 1 --null 0 --permutations 0; done
 done
 first=${seeds%% *}

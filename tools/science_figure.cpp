@@ -20,6 +20,8 @@ void panel_title(Figure& f, Point at, const std::string& letter, const std::stri
   f.text({at.x + 18, at.y}, title, {.size = 12, .bold = true});
 }
 
+Axis moran_axis(const std::string& label) { return {label, -0.1, 1, {0, 0.25, 0.5, 0.75, 1}}; }
+
 /// A mean with its 95 % interval.
 void draw_interval(Figure& f, const Chart& chart, double x, const MeanInterval& m, Rgb color) {
   const Point low = chart.at(x, m.low), high = chart.at(x, m.high);
@@ -49,8 +51,7 @@ void draw_training(Figure& f, const Box& box, const Science& science) {
   const size_t fwhm = science.readout(1);
   double last = 1;
   for (const auto& point : over_training(science.topographic(), 0, fwhm)) last = std::max(last, point.first);
-  Chart chart(f, box, Axis::around("training step", 0, last, 4),
-              Axis::around("Moran's I, FWHM 1", -0.05, 1, 5));
+  Chart chart(f, box, Axis::around("training step", 0, last, 4), moran_axis("Moran's I, FWHM 1"));
   std::vector<LegendEntry> entries;
   const std::array<std::string, 2> names = {"sentence-nonword", "verb-noun"};
   for (size_t i = 0; i < names.size(); ++i) {
@@ -65,7 +66,7 @@ void draw_training(Figure& f, const Box& box, const Science& science) {
 /// Every contrast as a group of points: control beside topographic, and the null's interval as a bar behind.
 void draw_contrasts(Figure& f, const Box& box, const Science& science, size_t fwhm, const std::string& name) {
   const double count = static_cast<double>(science.contrasts.size());
-  Chart chart(f, box, {"", -0.6, count - 0.4, {}}, Axis::around("Moran's I, " + name, -0.05, 1, 5));
+  Chart chart(f, box, {"", -0.6, count - 0.4, {}}, moran_axis("Moran's I, " + name));
   for (size_t c = 0; c < science.contrasts.size(); ++c) {
     const double x = static_cast<double>(c);
     double low = 0, high = 0;
@@ -91,8 +92,7 @@ void draw_alpha(Figure& f, const Box& box, const Science& science) {
   const size_t fwhm = science.readout(1), contrast = science.contrast("verb-noun");
   // Places, not values: 0 and 5 are far apart on any scale that shows 0.25.
   const double count = static_cast<double>(science.arms.size());
-  Chart chart(f, box, {"alpha", -0.5, count - 0.5, {}},
-              Axis::around("Moran's I, verb-noun, FWHM 1", -0.05, 1, 5));
+  Chart chart(f, box, {"alpha", -0.5, count - 0.5, {}}, moran_axis("Moran's I, verb-noun, FWHM 1"));
   std::map<double, std::vector<double>> at;
   for (size_t i = 0; i < science.arms.size(); ++i) {
     at[static_cast<double>(i)] =
@@ -123,7 +123,7 @@ void draw_cost(Figure& f, const Box& box, const Science& science) {
 }  // namespace
 
 void draw_science(const fs::path& png, const Science& science) {
-  const double first = 118, second = first + kChart + 176;
+  const double first = 118, second = first + kChart + 226;
   Figure f(kWidth, second + kChart + 80, kScale);
   const size_t seeds = science.topographic().runs.size();
   f.text(
@@ -132,9 +132,9 @@ void draw_science(const fs::path& png, const Science& science) {
       {.size = 18, .bold = true});
   f.text({kMargin, 56}, "Moran's I of t maps, mean over sites; points: mean over seeds and its 95 % interval",
          {.size = 11, .color = kGray});
-  const double third = (kWidth - 2 * kMargin - 3 * 56) / 3;
+  const double third = (kWidth - 2 * kMargin - 3 * 72) / 3;
   const auto place = [&](size_t column, double top) {
-    return Box{kMargin + 52 + static_cast<double>(column) * (third + 56), top, third, kChart};
+    return Box{kMargin + 52 + static_cast<double>(column) * (third + 72), top, third, kChart};
   };
   for (size_t i = 0; i < science.fwhm.size() && i < 3; ++i) {
     const Box box = place(i, first);

@@ -1,4 +1,5 @@
 // train_topolm: a token file -> a trained topographic language model.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <optional>
@@ -30,6 +31,7 @@ struct Options {
   std::optional<uint64_t> seed;
   std::vector<double> alpha;
   std::vector<int> sheet;
+  std::vector<int64_t> save_at;
 };
 
 void add_flags(CLI::App& app, Options& o) {
@@ -95,6 +97,7 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--eval-batches", o.eval_batches, "batches a validation; 0 is all")->capture_default_str();
   app.add_option("--save-every", o.save_every, "steps between checkpoints; 0 only at the end")
       ->capture_default_str();
+  app.add_option("--save-at", o.save_at, "steps after which to save besides")->delimiter(',');
   app.add_option("--keep", o.keep, "checkpoints to keep; 0 is all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -288,7 +291,9 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
       progress.finish();
       throw Interrupted(fmt::format("saved '{}' after step {}; continue with --resume", where, r.step));
     }
-    if (!last && o.save_every > 0 && r.step % o.save_every == 0) save();
+    const bool wanted = (o.save_every > 0 && r.step % o.save_every == 0) ||
+                        std::find(o.save_at.begin(), o.save_at.end(), r.step) != o.save_at.end();
+    if (!last && wanted) save();
   }
   const std::string where = save();
   progress.finish();

@@ -38,6 +38,7 @@ struct AtlasPlan {
   int permutations = 999;  // of each map's cells; 0: no test
   int null_draws = 100;    // of units' places; 0: no null
   uint64_t seed = 1;
+  int threads = 0;           // of the null's draws; 0: all CPUs
   int64_t checkpoints = 20;  // at most so many of a model, evenly spread; the last is always one of them
   fs::path text;  // tokens whose strongest are shown and whose loss is measured; empty: the model's own
   int64_t text_tokens = 4096;

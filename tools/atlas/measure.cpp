@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/parallel.h"
 #include "engine/token_file.h"
 #include "tools/analysis/contrast.h"
 #include "tools/atlas/atlas.h"
@@ -186,6 +187,7 @@ void measure_sheets(ModelAtlas& model) {
 
 void measure_chance(const AtlasPlan& plan, ModelAtlas& model, const Report& progress) {
   const Maps& maps = model.last().maps;
+  ThreadPool pool(plan.threads);
   for (size_t c = 0; c < plan.contrasts.size(); ++c) {
     if (plan.null_draws > 0) {
       progress(fmt::format("{}: the null of {}", model.name, plan.contrasts[c].contrast.name));
@@ -193,7 +195,7 @@ void measure_chance(const AtlasPlan& plan, ModelAtlas& model, const Report& prog
       auto& nulls = model.nulls.emplace_back();
       for (const double fwhm : plan.fwhm)
         nulls.push_back(
-            kernel_matched_null(model.sheets, sites, fwhm, plan.null_draws, plan.seed, plan.moran));
+            kernel_matched_null(model.sheets, sites, fwhm, plan.null_draws, plan.seed, plan.moran, &pool));
     }
     if (plan.permutations > 0) {
       auto& tests = model.shuffled.emplace_back();
