@@ -20,7 +20,7 @@ void panel_title(Figure& f, Point at, const std::string& letter, const std::stri
   f.text({at.x + 18, at.y}, title, {.size = 12, .bold = true});
 }
 
-Axis moran_axis(const std::string& label) { return {label, -0.1, 1, {0, 0.25, 0.5, 0.75, 1}}; }
+Axis moran_axis(const std::string& label) { return {label, -0.1, 1, {0, 0.2, 0.4, 0.6, 0.8, 1}}; }
 
 /// A mean with its 95 % interval.
 void draw_interval(Figure& f, const Chart& chart, double x, const MeanInterval& m, Rgb color) {
