@@ -1,6 +1,7 @@
 #!/bin/sh
 # demo.sh: TopoLM on real text, start to finish: text, tokens, a topographic model and its control from the same
-# seed, what they write, what their sheets look like, and what their units respond to. TEXT=FILE uses another text, STEPS=N another length.
+# seed, what they write, what their sheets look like, and what their units respond to. TEXT=FILE uses another text,
+# STEPS=N another length.
 set -eu
 
 steps=${STEPS:-500}

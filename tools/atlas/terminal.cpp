@@ -19,6 +19,8 @@ void row(const Atlas& atlas, const std::string& label,
   fmt::print("{}{}\n", note.empty() ? "" : "   ", note);
 }
 
+std::string readout_name(double fwhm) { return fwhm > 0 ? fmt::format("FWHM {}", fwhm) : "none"; }
+
 /// From far below 0 to far above; the middle is what is not significant.
 char symbol(double t, double q, double alpha, double most) {
   if (!(q < alpha)) return '.';
@@ -32,20 +34,16 @@ void print_summary(const Atlas& atlas) {
   const AtlasPlan& plan = atlas.plan;
   fmt::print("\nMoran's I of t, mean of {} sites; in brackets 95 % of maps whose units lie at random\n",
              atlas.sites());
-  row(atlas, "contrast, readout", [](const ModelAtlas& m) { return m.name; });
-  for (size_t c = 0; c < plan.contrasts.size(); ++c)
+  row(atlas, "", [](const ModelAtlas& m) { return m.name; });
+  for (size_t c = 0; c < plan.contrasts.size(); ++c) {
+    fmt::print("{}\n", plan.contrasts[c].contrast.name);
     for (size_t f = 0; f < plan.fwhm.size(); ++f)
-      row(atlas,
-          f == 0 ? fmt::format("{}, {}", plan.contrasts[c].contrast.name,
-                               plan.fwhm[f] > 0 ? fmt::format("FWHM {}", plan.fwhm[f]) : "none")
-                 : fmt::format("{:>{}}", plan.fwhm[f] > 0 ? fmt::format("FWHM {}", plan.fwhm[f]) : "none",
-                               std::ssize(plan.contrasts[c].contrast.name) + 8),
-          [&](const ModelAtlas& m) {
-            std::string text = fmt::format("{:.3f}", m.last().mean_moran(c, f));
-            if (!m.nulls.empty())
-              text += fmt::format(" [{:.2f} {:.2f}]", m.nulls[c][f].low, m.nulls[c][f].high);
-            return text;
-          });
+      row(atlas, "  readout " + readout_name(plan.fwhm[f]), [&](const ModelAtlas& m) {
+        std::string text = fmt::format("{:.3f}", m.last().mean_moran(c, f));
+        if (!m.nulls.empty()) text += fmt::format(" [{:.2f} {:.2f}]", m.nulls[c][f].low, m.nulls[c][f].high);
+        return text;
+      });
+  }
 
   const size_t f = localizer_readout(plan);
   fmt::print("\n{} (FWHM {}): units with q < {} in clusters of {} and more\n",
