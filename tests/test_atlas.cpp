@@ -11,6 +11,7 @@
 #include "engine/safetensors.h"
 #include "tests/programs.h"
 #include "tests/subject.h"
+#include "tools/analysis/moran.h"
 #include "tools/analysis/regions.h"
 #include "tools/analysis/statistics.h"
 
@@ -145,6 +146,83 @@ TEST_CASE("atlas: our own stimuli, two models side by side, pictures and charact
     CHECK(read_file(png).starts_with("\x89PNG"));
 }
 
+TEST_CASE("atlas: every flag reaches the measurement") {
+  const Study study;
+  const std::string set = "--stimuli " + study.path("set.csv") + " --fwhm 1 ";
+  const auto measure = [&](const std::string& flags) {
+    const Outcome made = study.atlas(set + flags);
+    REQUIRE_MESSAGE(made.status == 0, made.output);
+    return study.result();
+  };
+  const auto readout = [](const json& result) { return result["models"][0]["contrasts"][0]["readouts"][0]; };
+  const auto sites = [&](const json& result) {
+    return readout(result)["sites"];
+  };  // a copy, to be looped over
+  const json usual = measure("--null 10 --permutations 99");
+
+  // Moran's I as the two flags say, of the very maps.
+  for (const auto& [contiguity, of_contiguity] :
+       {std::pair{"queen", Contiguity::queen}, {"rook", Contiguity::rook}})
+    for (const auto& [weights, of_weights] :
+         {std::pair{"row", MoranWeights::row_standardised}, {"binary", MoranWeights::binary}}) {
+      const json result =
+          measure(fmt::format("--null 0 --permutations 0 --contiguity {} --weights {}", contiguity, weights));
+      std::map<std::string, std::vector<double>> maps;
+      for (const auto& row : read_csv(study.directory / "out/maps.csv"))
+        maps[row.at("site")].push_back(std::stod(row.at("t")));
+      for (const json list = sites(result); const json& site : list)
+        CHECK(site["moran"].get<double>() ==
+              doctest::Approx(morans_i(maps[site["site"]], 6, 6, {of_contiguity, of_weights})).epsilon(1e-4));
+    }
+
+  const json seeded = measure("--null 10 --permutations 99 --seed 2");
+  CHECK(readout(seeded)["moran"] == readout(usual)["moran"]);
+  CHECK(readout(seeded)["null"] != readout(usual)["null"]);
+  CHECK(readout(measure("--null 10 --permutations 99")) == readout(usual));
+
+  // Two conditions that even an untrained model tells apart in most units.
+  std::string csv = "stimulus,condition\n";
+  for (const char* last : {"cat", "dog", "house", "old", "cats", "has"})
+    csv += fmt::format("the the the the the {0},a\nsea sea sea sea sea {0},b\n", last);
+  const std::string clear = "--contrast a-b --stimuli " + study.directory.write("clear.csv", csv).string() +
+                            " --fwhm 0 --null 0 --permutations 0 ";
+  const auto clusters = [&](const std::string& flags) {
+    REQUIRE(study.atlas(clear + flags).status == 0);
+    size_t count = 0;
+    for (const json list = sites(study.result()); const json& site : list) count += site["clusters"].size();
+    return count;
+  };
+  const auto significant = [&] {
+    int64_t cells = 0;
+    for (const json list = sites(study.result()); const json& site : list)
+      cells += site["positive"].get<int64_t>() + site["negative"].get<int64_t>();
+    return cells;
+  };
+  const size_t four = clusters("--min-size 1");
+  const int64_t cells = significant();
+  CHECK(cells > 72);
+  CHECK(clusters("--min-size 1 --connectivity 8") < four);  // cells that meet at a corner
+  CHECK(significant() == cells);
+  CHECK(clusters("--min-size 8") < four);
+  clusters("--significance 0.0001");
+  CHECK(significant() < cells);
+
+  const double moran = readout(usual)["moran"];
+  for (const char* pooling : {"last", "compat"})
+    CHECK(readout(measure(fmt::format("--null 0 --permutations 0 --pooling {}", pooling)))["moran"] != moran);
+  const json flipped = measure("--null 0 --permutations 0 --contrast turned=noun-verb");
+  CHECK(flipped["contrasts"][0]["name"] == "turned");
+  CHECK(readout(flipped)["moran"].get<double>() == doctest::Approx(moran));  // t with the other sign
+
+  // Checkpoints: all, or the last.
+  const fs::path one = study.directory / "one", late = one / "checkpoint-000007";
+  fs::copy(one / "checkpoint-000000", late);
+  CHECK(measure("--null 0 --permutations 0")["models"][0]["history"].size() == 2);
+  const json last = measure("--null 0 --permutations 0 --checkpoints 1");
+  CHECK(last["models"][0]["history"].size() == 1);
+  CHECK(contains(last["models"][0]["checkpoint"].get<std::string>(), "000007"));
+}
+
 TEST_CASE("atlas: responses alone, to lines of a text") {
   const Study study;
   const std::string lines =
@@ -187,6 +265,9 @@ TEST_CASE("atlas: lesions and their controls; BLiMP") {
   REQUIRE_MESSAGE(scored.status == 0, scored.output);
   CHECK(contains(scored.output, "agreement"));
   CHECK(study.result().at("blimp").at(0).at("result") == report["intact"]["blimp"]);
+  // As published: what follows a sentence in its batch counts, and here everything does.
+  REQUIRE(study.atlas(quick + "--compat --blimp " + study.path("pairs.jsonl")).status == 0);
+  CHECK(study.result().at("blimp").at(0).at("result").at("pairs") == 2);
 }
 
 TEST_CASE("atlas: every bad input gets one sentence") {

@@ -63,9 +63,11 @@ void add_flags(CLI::App& app, Options& o) {
       ->capture_default_str()
       ->group("Maps");
   app.add_option("--significance", o.plan.clusters.alpha, "bound of adjusted p")
+      ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()
       ->group("Maps");
   app.add_option("--min-size", o.plan.clusters.min_size, "smallest cluster (paper: 10, its code: 25)")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group("Maps");
   app.add_option("--connectivity", o.plan.clusters.connectivity, "neighbors of a cell in a cluster: 4 or 8")
