@@ -1,17 +1,11 @@
-// Our stimuli are part of every program that measures, so that it runs from anywhere. The assembler reads
-// them: C++20 has no #embed.
+// Our stimuli are part of every program that measures, so that it runs from anywhere.
 #include "engine/error.h"
 #include "tools/analysis/stimuli.h"
+#include "tools/embed.h"
 
-// Paths are relative to where the compiler runs: the top of the project.
-#define TOPOLM_EMBED(name)                                                                           \
-  asm(".pushsection .rodata\n"                                                                       \
-      "topolm_stimuli_" #name ":\n.incbin \"tools/stimuli/" #name ".csv\"\n.byte 0\n.popsection\n"); \
-  extern "C" const char topolm_stimuli_##name[] __attribute__((visibility("hidden")))
-
-TOPOLM_EMBED(localizer);
-TOPOLM_EMBED(words);
-TOPOLM_EMBED(pairs);
+TOPOLM_EMBED(topolm_stimuli_localizer, "tools/stimuli/localizer.csv");
+TOPOLM_EMBED(topolm_stimuli_words, "tools/stimuli/words.csv");
+TOPOLM_EMBED(topolm_stimuli_pairs, "tools/stimuli/pairs.csv");
 
 namespace topolm {
 

@@ -7,25 +7,18 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "tools/embed.h"
 
-// The sources of the page are part of the program: it needs no other file at run time. The assembler reads
-// them, so that the build needs no generator; a zero byte ends each.
-#define EMBED(symbol, file)                                                         \
-  asm(".pushsection .rodata\ntopolm_" #symbol ":\n.incbin \"tools/atlas/page/" file \
-      "\"\n.byte 0\n"                                                               \
-      ".popsection");                                                               \
-  extern "C" const char topolm_##symbol[]
-
-EMBED(page_html, "page.html");
-EMBED(page_css, "page.css");
-EMBED(data_js, "data.js");
-EMBED(colors_js, "colors.js");
-EMBED(charts_js, "charts.js");
-EMBED(sheets_js, "sheets.js");
-EMBED(panel_js, "panel.js");
-EMBED(pointing_js, "pointing.js");
-EMBED(files_js, "files.js");
-EMBED(main_js, "main.js");
+TOPOLM_EMBED(topolm_page_html, "tools/atlas/page/page.html");
+TOPOLM_EMBED(topolm_page_css, "tools/atlas/page/page.css");
+TOPOLM_EMBED(topolm_data_js, "tools/atlas/page/data.js");
+TOPOLM_EMBED(topolm_colors_js, "tools/atlas/page/colors.js");
+TOPOLM_EMBED(topolm_charts_js, "tools/atlas/page/charts.js");
+TOPOLM_EMBED(topolm_sheets_js, "tools/atlas/page/sheets.js");
+TOPOLM_EMBED(topolm_panel_js, "tools/atlas/page/panel.js");
+TOPOLM_EMBED(topolm_pointing_js, "tools/atlas/page/pointing.js");
+TOPOLM_EMBED(topolm_files_js, "tools/atlas/page/files.js");
+TOPOLM_EMBED(topolm_main_js, "tools/atlas/page/main.js");
 
 namespace topolm {
 
