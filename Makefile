@@ -3,7 +3,7 @@
 #   make                the programs: tokenize, train_topolm, infer, atlas, bench
 #   make demo           everything on real text, in minutes; make demo TEXT=my.txt for your own
 #   make test           all tests
-#   make science        the study of the README: models from five seeds and their controls, measured; hours
+#   make science        the study of the README: models from five seeds and their controls, measured; 20 minutes
 #   make setup          installs what is missing (Debian, Ubuntu); demo and test call it themselves
 #   make gpu-report     with a GPU: tests, sanitizers and times there -> gpu-report.md
 #   make profile        Nsight Systems over a training step; profile-kernel: Nsight Compute (docs/profiling.md)
@@ -271,7 +271,7 @@ ptx-check:
 	@echo "ptx-check: skipped, there is no nvcc here"
 endif
 
-# The study of the README: hours on two cores; goes on where it was stopped.
+# Goes on where it was stopped.
 science: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) run-science
 run-science: all
@@ -287,6 +287,7 @@ clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
 FORCE:
-.PHONY: FORCE all about demo test setup science run-test run-demo run-science test-page test-neon test-deep ptx-check kernel-report gpu-report \
+.PHONY: FORCE all about demo test setup science run-test run-demo run-science test-page test-neon test-deep ptx-check \
+  kernel-report gpu-report \
   profile profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,9 +1,6 @@
 // atlas: trained models -> what their units respond to, where on the sheets, and how clustered; as tables,
 // pictures and a page to explore.
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 
 #include "engine/progress.h"
 #include "tools/atlas/atlas.h"
@@ -16,9 +13,9 @@ using namespace topolm;
 namespace {
 
 struct Options {
-  std::vector<std::string> models = {"models/topolm"}, stimuli, contrasts, regions;
+  std::vector<std::string> models = {"models/topolm"}, stimuli, contrasts;
   std::string out = "maps", pooling = "mean", contiguity = "queen", weights = "row", save_responses, blimp;
-  bool compat = false, ascii = false;
+  bool ascii = false;
   AtlasPlan plan;
   LesionPlan lesions;
   DeviceOptions device;
@@ -97,8 +94,8 @@ void add_flags(CLI::App& app, Options& o) {
       ->group("Maps");
 
   app.add_option("--blimp", o.blimp, "BLiMP: a .jsonl file, or a directory of them")->group("Language");
-  app.add_flag("--compat", o.compat, "BLiMP as published: padding is scored too")->group("Language");
-  app.add_option("--lesion", o.regions,
+  app.add_flag("--compat", o.lesions.compat, "BLiMP as published: padding is scored too")->group("Language");
+  app.add_option("--lesion", o.lesions.regions,
                  "silence REGION, or *GAIN; reports loss and BLiMP (./infer --help); may be repeated")
       ->allow_extra_args(false)
       ->group("Language");
@@ -108,8 +105,9 @@ void add_flags(CLI::App& app, Options& o) {
       ->group("Language");
 }
 
+const std::vector<std::string> kOurs = {"localizer", "pairs", "words"};
+
 StimulusSet find_stimuli(const std::string& name) {
-  constexpr std::array<const char*, 3> kOurs = {"localizer", "pairs", "words"};
   if (std::find(kOurs.begin(), kOurs.end(), name) != kOurs.end() && !fs::exists(name))
     return built_in_stimuli(name);
   return load_stimuli(name);
@@ -128,7 +126,7 @@ PlannedContrast find_contrast(const std::vector<StimulusSet>& sets, const std::s
 
 void complete_plan(Options& o) {
   AtlasPlan& plan = o.plan;
-  if (o.stimuli.empty()) o.stimuli = {"localizer", "pairs", "words"};
+  if (o.stimuli.empty()) o.stimuli = kOurs;
   for (const std::string& name : o.stimuli) plan.sets.push_back(find_stimuli(name));
   if (o.contrasts.empty())
     for (size_t s = 0; s < plan.sets.size(); ++s)
@@ -152,8 +150,6 @@ void complete_plan(Options& o) {
   require(!plan.fwhm.empty() && *std::min_element(plan.fwhm.begin(), plan.fwhm.end()) >= 0,
           "--fwhm needs numbers that are not negative");
   plan.threads = o.device.threads;
-  o.lesions.regions = o.regions;
-  o.lesions.compat = o.compat;
   if (!o.blimp.empty()) o.lesions.pairs = load_blimp(o.blimp);
 }
 
@@ -243,7 +239,7 @@ void run(Options& o) {
     } else if (!o.lesions.pairs.empty()) {
       progress(model.name + ": BLiMP");
       Subject subject(*kernels, model.last().path);
-      blimp.push_back(score_blimp(subject, o.lesions.pairs, o.compat));
+      blimp.push_back(score_blimp(subject, o.lesions.pairs, o.lesions.compat));
       extra["blimp"].push_back({{"model", model.name}, {"result", to_json(blimp.back())}});
     }
   line.finish();

@@ -1,7 +1,7 @@
 #!/bin/sh
-# science.sh: the study of the README, on the demo's text: topographic models (alpha 2.5) and their controls (alpha 0) from
-# five seeds, with checkpoints along the way; the curve over alpha; what ./atlas measures of each; the tables and figures of
-# all together. Resumable: what is done is not done again. SEEDS="1 2" and STEPS=100 make it smaller.
+# science.sh: the study of the README, on the demo's text: topographic models (alpha 2.5) and their controls (alpha 0)
+# from five seeds, with checkpoints along the way; the curve over alpha; what ./atlas measures of each; the tables and
+# figures of all together. Resumable: what is done is not done again. SEEDS="1 2" and STEPS=100 make it smaller.
 set -eu
 
 seeds=${SEEDS:-1 2 3 4 5}
@@ -25,6 +25,10 @@ train() { # ALPHA SEED FLAGS...: a model, unless it is there
   done
 }
 
+if [ ! -f "$data/train.bin" ]; then
+  sh tools/fetch_novels.sh demo/text
+  ./tokenize demo/text/*.txt -o "$data"
+fi
 for seed in $seeds; do
   for alpha in 2.5 0; do train $alpha "$seed" --save-at 1,2,5,10,15,20,25,30,40; done  # when clusters form
 done
