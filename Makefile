@@ -288,6 +288,5 @@ clean:
 
 FORCE:
 .PHONY: FORCE all about demo test setup science run-test run-demo run-science test-page test-neon test-deep ptx-check \
-  kernel-report gpu-report \
-  profile profile-kernel lint clean
+  kernel-report gpu-report profile profile-kernel lint clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
