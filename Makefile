@@ -34,10 +34,13 @@ BIN        := $(if $(filter build,$(BUILD)),.,$(BUILD))
 
 # Kernels for the CPU are one source, compiled once for each instruction set; a program picks one as it starts.
 MACHINE := $(shell $(CXX) -dumpmachine 2>/dev/null)
-ISAS    := $(if $(findstring x86_64,$(MACHINE)),sse2 avx2 avx512,neon)
+ISAS    := $(if $(findstring x86_64,$(MACHINE)),sse2 avx2 avx512 avx512_bf16 amx amx_emulated,neon)
 FLAGS_sse2   := -march=x86-64
 FLAGS_avx2   := -march=x86-64-v3
 FLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
+FLAGS_avx512_bf16  := $(FLAGS_avx512) -mavx512bf16
+FLAGS_amx          := $(FLAGS_avx512_bf16) -mamx-tile -mamx-bf16
+FLAGS_amx_emulated := $(FLAGS_avx512) -DTOPOLM_AMX_EMULATED
 FLAGS_neon   :=
 # Contract a*b+c into one operation; assume nothing about NaN and infinity: masks and diverging runs need them.
 KERNEL_FLAGS := $(if $(DEBUG),,$(if $(SANITIZE),,-O3)) -ffp-contract=fast -fno-math-errno -fno-trapping-math

@@ -9,7 +9,9 @@ namespace topolm {
 
 float bf16_to_float(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
-std::string_view name_of(DType t) { return t == DType::f32 ? "fp32" : t == DType::bf16 ? "bf16" : "int32"; }
+std::string_view name_of(DType t) {
+  return t == DType::f32 ? "fp32" : t == DType::bf16 ? "bf16" : t == DType::i32 ? "int32" : "int8";
+}
 
 Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {
   require(dims.size() <= dims_.size(), "a shape has at most {} dimensions, not {}", dims_.size(),

@@ -17,9 +17,9 @@ struct bf16 {
 
 float bf16_to_float(bf16 x);
 
-enum class DType : uint8_t { f32, bf16, i32 };
+enum class DType : uint8_t { f32, bf16, i32, i8 };
 
-constexpr int64_t size_of(DType t) { return t == DType::bf16 ? 2 : 4; }
+constexpr int64_t size_of(DType t) { return t == DType::i8 ? 1 : t == DType::bf16 ? 2 : 4; }
 std::string_view name_of(DType t);
 
 /// Up to four dimensions, outermost first. Sizes are 64-bit: B*T*V of the published model passes 2^31.
@@ -56,6 +56,7 @@ struct Tensor {
   float* f32() const { return static_cast<float*>(typed(DType::f32)); }
   topolm::bf16* bf16() const { return static_cast<topolm::bf16*>(typed(DType::bf16)); }
   int32_t* i32() const { return static_cast<int32_t*>(typed(DType::i32)); }
+  int8_t* i8() const { return static_cast<int8_t*>(typed(DType::i8)); }
 
   /// The same memory in another shape of as many elements.
   Tensor view(Shape other) const;

@@ -56,6 +56,8 @@ void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t
 /// Loops that do one thing, as fast as an instruction set can: ./bench times them to know what is possible.
 struct CeilingLoops {
   float (*multiply_add)(int64_t n);  // n (or a few more) x = x * a + b on registers
+  /// The same of bf16 products with fp32 sums; null where the set multiplies bf16 as fp32.
+  float (*bf16_multiply_add)(int64_t n);
   float (*read)(const float* x, int64_t n);
   void (*copy)(float* out, const float* x, int64_t n);
   void (*triad)(float* out, const float* x, const float* y, int64_t n);  // out = x + 0.5 y
@@ -71,6 +73,9 @@ struct CeilingLoops {
 TOPOLM_DECLARE_ISA(sse2)
 TOPOLM_DECLARE_ISA(avx2)
 TOPOLM_DECLARE_ISA(avx512)
+TOPOLM_DECLARE_ISA(avx512_bf16)
+TOPOLM_DECLARE_ISA(amx)
+TOPOLM_DECLARE_ISA(amx_emulated)
 #else
 TOPOLM_DECLARE_ISA(neon)
 #endif

@@ -57,7 +57,7 @@ class Kernels {
   virtual void fill(const Tensor& out, float value) = 0;
   /// out = in, converted to out's dtype (round to nearest even). any -> any.
   virtual void cast(const Tensor& out, const Tensor& in) = 0;
-  /// out += scale * in. fp32.
+  /// out += scale * in. out fp32, in any.
   virtual void add_scaled(const Tensor& out, const Tensor& in, float scale) = 0;
 
   // ---- embedding
@@ -92,6 +92,21 @@ class Kernels {
   virtual void linear_backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) = 0;
   /// dweight += dy^T x. dweight fp32 [OUT,IN].
   virtual void linear_backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
+
+  /// hidden = x weight^T and out = gelu(hidden), which a device may do in one pass. hidden and out of one
+  /// dtype.
+  virtual void linear_gelu_forward(const Tensor& out, const Tensor& hidden, const Tensor& x,
+                                   const Tensor& weight, Gelu kind);
+  /// dhidden = (dy weight) * gelu'(hidden). dhidden and hidden of one dtype.
+  virtual void linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, const Tensor& weight,
+                                    const Tensor& hidden, Gelu kind);
+
+  /// The weight in 8 bits, for decoding: values int8 [OUT,IN] and scale fp32 [OUT] with weight ~ scale *
+  /// values; a row's largest magnitude is 127. weight fp32 [OUT,IN]. Devices other than the CPU refuse.
+  virtual void quantize_rows(const Tensor& values, const Tensor& scale, const Tensor& weight);
+  /// y = scale * (x values^T). y any [N,OUT], x any [N,IN]; fp32 accumulation.
+  virtual void linear_int8_forward(const Tensor& y, const Tensor& x, const Tensor& values,
+                                   const Tensor& scale);
 
   // ---- GELU
 
@@ -181,7 +196,8 @@ std::unique_ptr<Kernels> make_kernels(const DeviceOptions& options = {});
 /// The devices beside the CPU that this program was built with and this machine has: simt, cuda.
 std::vector<std::string> gpu_devices();
 
-/// The CPU instruction sets that this program has kernels for and this machine can run, best first.
+/// The CPU instruction sets that this program has kernels for and this machine can run, best first; last,
+/// where it can run, amx_emulated: the kernels of amx on tiles made of AVX-512, for tests.
 std::vector<std::string> cpu_instruction_sets();
 
 }  // namespace topolm

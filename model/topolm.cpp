@@ -199,8 +199,7 @@ void TopoLM::forward_block(int block) {
   kernels_.residual_layernorm_forward(b_.residual[attn + 1], b_.norm[mlp], b_.mean[mlp], b_.rstd[mlp],
                                       b_.residual[attn], b_.branch[attn], w.ln_2);
 
-  kernels_.linear_forward(b_.hidden[l], b_.norm[mlp], m.c_fc);
-  kernels_.gelu_forward(b_.hidden_gelu[l], b_.hidden[l], config_.gelu);
+  kernels_.linear_gelu_forward(b_.hidden_gelu[l], b_.hidden[l], b_.norm[mlp], m.c_fc, config_.gelu);
   kernels_.linear_forward(b_.branch[mlp], b_.hidden_gelu[l], m.mlp_proj);
   kernels_.residual_layernorm_forward(b_.residual[mlp + 1], b_.norm[mlp + 1], b_.mean[mlp + 1],
                                       b_.rstd[mlp + 1], b_.residual[mlp], b_.branch[mlp], next_norm);
@@ -242,8 +241,7 @@ void TopoLM::backward_block(int block, float scale) {
 
   Tensor dbranch = branch_gradient(2 * block + 1, scale);
   kernels_.linear_backward_weight(g.mlp_proj, dbranch, b_.hidden_gelu[l]);
-  kernels_.linear_backward_input(b_.dhidden, dbranch, m.mlp_proj);
-  kernels_.gelu_backward(b_.dhidden, b_.dhidden, b_.hidden[l], config_.gelu);
+  kernels_.linear_gelu_backward(b_.dhidden, dbranch, m.mlp_proj, b_.hidden[l], config_.gelu);
   kernels_.linear_backward_weight(g.c_fc, b_.dhidden, b_.norm[mlp]);
   kernels_.linear_backward_input(b_.dnorm, b_.dhidden, m.c_fc);
   kernels_.layernorm_backward(b_.dresidual, g.ln_2, b_.dnorm, b_.residual[mlp], w.ln_2, b_.mean[mlp],

@@ -11,11 +11,14 @@ TEST_CASE("elementwise: fill, cast and add_scaled at any size") {
       OnDevice out(k, DType::f32, {n});
       k.fill(out, 1.5f);
       CHECK(out.get() == Values(static_cast<size_t>(n), 1.5));
-      out.set(x);
-      k.add_scaled(out, OnDevice(k, DType::f32, {n}, y), -0.5f);
-      Values sum = x;
-      for (size_t i = 0; i < sum.size(); ++i) sum[i] -= 0.5 * y[i];
-      CHECK(relative_error(out.get(), sum) < 1e-7);
+      for (const DType from : {DType::f32, DType::bf16}) {
+        out.set(x);
+        const OnDevice in(k, from, {n}, y);
+        k.add_scaled(out, in, -0.5f);
+        Values sum = x, addend = in.get();
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] -= 0.5 * addend[i];
+        CHECK(relative_error(out.get(), sum) < 1e-7);
+      }
       for (const DType to : {DType::f32, DType::bf16})
         for (const DType from : {DType::f32, DType::bf16}) {
           OnDevice in(k, from, {n}, x), cast(k, to, {n});
@@ -65,6 +68,6 @@ TEST_CASE("elementwise: shapes and types that do not fit are errors") {
     CHECK(error_of([&] { k.cast(six, five); }) == "cast: in is [5], not [2, 3]");
     CHECK(error_of([&] { k.add_scaled(six, five, 1); }) == "add_scaled: in is [5], not [2, 3]");
     CHECK_THROWS_AS(k.fill(half, 1), Error);
-    CHECK_THROWS_AS(k.add_scaled(six, half, 1), Error);
+    CHECK_THROWS_AS(k.add_scaled(half, six, 1), Error);
   });
 }

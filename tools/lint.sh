@@ -35,7 +35,7 @@ check_weak() { # SET NAMESPACES OBJECT...
     status=1
   fi
 }
-for isa in avx2 avx512; do
+for isa in avx2 avx512 avx512_bf16 amx amx_emulated; do
   check_weak $isa $isa $(cd kernels/cpu && ls ./*.cpp | sed "s|.*/\(.*\)\.cpp|$build/obj/kernels/cpu/$isa/\1.o|")
 done
 # The simt device's kernels use FMA: only a processor that has it is let near them.

@@ -21,6 +21,27 @@ float multiply_add(int64_t n) {
   return reduce_add(sums[0]);
 }
 
+#if defined(TOPOLM_BF16_DOT)
+float bf16_multiply_add(int64_t n) {
+  constexpr int kChains = 24;  // two units, and more cycles of latency than an fp32 multiply-add has
+  __m512 sums[kChains] = {};
+  volatile int opaque = 0x3f003f00;  // two halves
+  const auto pair = bit_cast<__m512bh>(_mm512_set1_epi32(opaque));
+  for (int64_t i = 0; i < n; i += kChains * 2 * kLanes) {
+    TOPOLM_UNROLL
+    for (int chain = 0; chain < kChains; ++chain) {
+      sums[chain] = _mm512_dpbf16_ps(sums[chain], pair, pair);
+      asm volatile("" : "+v"(sums[chain]));  // or equal chains are computed once
+    }
+  }
+  TOPOLM_UNROLL
+  for (int chain = 1; chain < kChains; ++chain) sums[0] += sums[chain];
+  return reduce_add(sums[0]);
+}
+#else
+constexpr float (*bf16_multiply_add)(int64_t) = nullptr;
+#endif
+
 float read(const float* x, int64_t n) {
   vfloat sums[4] = {};
   for (int64_t i = 0; i + 4 * kLanes <= n; i += 4 * kLanes) {
@@ -42,6 +63,6 @@ void triad(float* out, const float* x, const float* y, int64_t n) {
 
 }  // namespace
 
-CeilingLoops ceiling_loops() { return {multiply_add, read, copy, triad}; }
+CeilingLoops ceiling_loops() { return {multiply_add, bf16_multiply_add, read, copy, triad}; }
 
 }  // namespace topolm::TOPOLM_ISA

@@ -51,12 +51,14 @@ void CpuKernels::add_scaled(const Tensor& out, const Tensor& in, float scale) {
   const Range range("add_scaled");
   check_shape("add_scaled", "in", in, out.shape);
   float* const o = out.f32();
-  const float* const x = in.f32();
   const int64_t n = out.elements();
-  pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
-    const int64_t begin = task * kChunk;
-    sweep(min(kChunk, n - begin), [=](int64_t i, auto lanes) {
-      store(o + begin + i, load(o + begin + i, lanes) + scale * load(x + begin + i, lanes), lanes);
+  with_type(in, [&](auto* type) {
+    const auto* const x = static_cast<decltype(type)>(in.data);
+    pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
+      const int64_t begin = task * kChunk;
+      sweep(min(kChunk, n - begin), [=](int64_t i, auto lanes) {
+        store(o + begin + i, load(o + begin + i, lanes) + scale * load(x + begin + i, lanes), lanes);
+      });
     });
   });
 }

@@ -24,6 +24,14 @@
 #define TOPOLM_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+// How bf16 is multiplied where fp32 arithmetic is not the fastest way: on tiles (real, or emulated for tests
+// where there are none), or by VDPBF16PS, which a processor with tiles has at half the speed of fp32.
+#if defined(__AMX_BF16__) || defined(TOPOLM_AMX_EMULATED)
+#define TOPOLM_AMX
+#elif defined(__AVX512BF16__)
+#define TOPOLM_BF16_DOT
+#endif
+
 namespace topolm::TOPOLM_ISA {
 
 #if defined(__AVX512F__)

@@ -59,17 +59,19 @@ void GpuKernels::cast(const Tensor& out, const Tensor& in) {
 }
 
 /// out[i] += scale * in[i], i < n.
+template <class In>
 __global__ void __launch_bounds__(kThreads)
-    add_scaled_kernel(float* out, const float* in, float scale, int64_t n, int64_t in_vectors) {
-  const int64_t begin = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kFloats;
+    add_scaled_kernel(float* out, const In* in, float scale, int64_t n, int64_t in_vectors) {
+  constexpr int N = kVectorOf<float, In>;
+  const int64_t begin = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
   if (begin < in_vectors) {
-    Vector<float, kFloats> y = load_vector<kFloats>(out + begin);
-    const Vector<float, kFloats> x = load_vector<kFloats>(in + begin);
+    Vector<float, N> y = load_vector<N>(out + begin);
+    const Vector<In, N> x = load_vector<N>(in + begin);
     UNROLL
-    for (int i = 0; i < kFloats; ++i) y.at[i] = fmaf(scale, x.at[i], y.at[i]);
+    for (int i = 0; i < N; ++i) y.at[i] = fmaf(scale, to_float(x.at[i]), y.at[i]);
     store_vector(out + begin, y);
   } else {
-    for (int64_t i = begin; i < min(n, begin + kFloats); ++i) out[i] = fmaf(scale, in[i], out[i]);
+    for (int64_t i = begin; i < min(n, begin + N); ++i) out[i] = fmaf(scale, to_float(in[i]), out[i]);
   }
 }
 
@@ -77,9 +79,14 @@ void GpuKernels::add_scaled(const Tensor& out, const Tensor& in, float scale) {
   const Range range("add_scaled");
   check_shape("add_scaled", "in", in, out.shape);
   const int64_t n = in.elements();
-  launch(KERNEL(add_scaled_kernel), {blocks_for(n, kThreads * kFloats), {kThreads}},
-         {.bytes = 12.0 * n, .flops = 2.0 * n}, out.f32(), in.f32(), scale, n,
-         in_vectors(kFloats, {out, in}));
+  float* const to = out.f32();
+  with_type(in, [&](auto* type) {
+    using In = std::remove_pointer_t<decltype(type)>;
+    constexpr int N = kVectorOf<float, In>;
+    launch(KERNEL(add_scaled_kernel<In>), {blocks_for(n, kThreads * N), {kThreads}},
+           {.bytes = 8.0 * n + in.bytes(), .flops = 2.0 * n}, to, in.data, scale, n,
+           in_vectors(N, {out, in}));
+  });
 }
 
 }  // namespace topolm::TOPOLM_GPU
