@@ -13,11 +13,14 @@ std::string_view name_of(DType t) {
   return t == DType::f32 ? "fp32" : t == DType::bf16 ? "bf16" : t == DType::i32 ? "int32" : "int8";
 }
 
+// Every operation checks its tensors here. A shape is put in words only for an error, so no require() with
+// str() among its arguments: a check_shape() and f32() took 310 ns where they now take 10.
 Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {
   require(dims.size() <= dims_.size(), "a shape has at most {} dimensions, not {}", dims_.size(),
           dims.size());
   std::copy(dims.begin(), dims.end(), dims_.begin());
-  for (int i = 0; i < rank_; ++i) require(dims_[i] >= 0, "a dimension of {} is negative", str());
+  for (int i = 0; i < rank_; ++i)
+    if (dims_[i] < 0) fail("a dimension of {} is negative", str());
 }
 
 int64_t Shape::elements() const {
@@ -33,14 +36,14 @@ std::string Shape::str() const {
 }
 
 void* Tensor::typed(DType wanted) const {
-  require(dtype == wanted, "a {} tensor of shape {} was used as {}", name_of(dtype), shape.str(),
-          name_of(wanted));
+  if (dtype != wanted)
+    fail("a {} tensor of shape {} was used as {}", name_of(dtype), shape.str(), name_of(wanted));
   return data;
 }
 
 Tensor Tensor::view(Shape other) const {
-  require(other.elements() == elements(), "a tensor of shape {} cannot be viewed as {}", shape.str(),
-          other.str());
+  if (other.elements() != elements())
+    fail("a tensor of shape {} cannot be viewed as {}", shape.str(), other.str());
   return {data, dtype, other};
 }
 
@@ -51,7 +54,7 @@ Tensor Tensor::row_range(int64_t begin, int64_t count) const {
 }
 
 void check_shape(const char* operation, const char* name, const Tensor& t, const Shape& shape) {
-  require(t.shape == shape, "{}: {} is {}, not {}", operation, name, t.shape.str(), shape.str());
+  if (t.shape != shape) fail("{}: {} is {}, not {}", operation, name, t.shape.str(), shape.str());
 }
 
 int64_t div_exact(int64_t a, int64_t b) {
