@@ -100,12 +100,13 @@ struct Workspace::Block {
   }
 };
 
-Workspace::Workspace(int threads) : blocks_(static_cast<size_t>(threads) + 1) {}
+Workspace::Workspace(int threads) : blocks_(static_cast<size_t>(threads) + 2) {}
 Workspace::~Workspace() = default;
 float* Workspace::shared(int64_t n) { return blocks_[0].floats(n); }
 float* Workspace::of_thread(int thread, int64_t n) {
   return blocks_[static_cast<size_t>(thread) + 1].floats(n);
 }
+float* Workspace::of_caller(int64_t n) { return blocks_.back().floats(n); }
 
 void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t limit, const char* of) {
   const int32_t* const index = indices.i32();

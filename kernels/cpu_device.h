@@ -43,10 +43,12 @@ class Workspace {
   float* shared(int64_t n);
   /// The same for the tasks of one thread, called from within them.
   float* of_thread(int thread, int64_t n);
+  /// The same for what must be known before the size of shared() is: lists of tasks.
+  float* of_caller(int64_t n);
 
  private:
   struct Block;
-  std::vector<Block> blocks_;  // [0] is shared, [1 + thread] are the threads'
+  std::vector<Block> blocks_;  // [0] is shared, [1 + thread] are the threads', the last is the caller's
 };
 
 /// Throws Error unless every index lies in [low, limit): "embedding_forward: token id 97 at position 5 is

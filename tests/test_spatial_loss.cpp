@@ -213,6 +213,7 @@ TEST_CASE("spatial loss: forward and backward against double precision") {
                              {18, 49, 2, 5, aggregation},    // rows that are no whole number of vectors
                              {17, 144, 6, 9, aggregation},   // more matrices than a GPU's block holds
                              {17, 1024, 2, 6, aggregation},  // rows that do not fit in its shared memory
+                             {37, 144, 70, 4, aggregation},  // more neighborhoods than a mask has bits
                              {33, 400, 1, 19, aggregation}})
       for (const DType dtype : {DType::f32, DType::bf16}) {
         CAPTURE(p.rows);

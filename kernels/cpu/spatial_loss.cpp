@@ -1,17 +1,14 @@
-// The spatial loss and its gradient. Forward: Gram matrices of the centred units of each neighborhood, then
-// correlations and the loss in double. Backward: one product with an n x n matrix for each neighborhood.
+// The forward pass of the spatial loss: Gram matrices of the centred units, then correlations and the loss in
+// double.
 //
-// Both products are small; fetching the scattered columns of the members costs half as much again. The
-// forward gathers rows of members (a Gram tile is a sum of outer products of rows). The backward gathers each
-// unit of any neighborhood once, transposed: a member is then a pointer, overlapping neighborhoods share
-// their units, and members need no padding. The gathers are scalar copies, several rows to a look-up: on the
-// AMD EPYC they were measured on they beat the gather instruction.
+// One sparse Gram matrix serves all neighborhoods: a tile is kTileRows units by kLanes, wherever any two of
+// them share a neighborhood. A tile is a sum of outer products of rows of x, so rows are fetched first, their
+// units in the order of spatial_units.h: scalar copies, several rows to a look-up, which on the AMD EPYC they
+// were measured on beat the gather instruction.
 #include <cmath>
-#include <type_traits>
 
 #include "engine/profile.h"
-#include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/spatial_units.h"
 
 namespace topolm::TOPOLM_ISA {
 
@@ -20,108 +17,146 @@ namespace {
 constexpr double kConstant = 1e-12;  // a unit whose squared deviation is below does not vary
 constexpr double kUniform = 1e-12;   // nor do correlations whose variance is below: what rounding leaves
 
-// Register tiles: as many accumulators as there are registers, less a few for the operands.
-constexpr int kGramVectors = kLanes == 16 ? 1 : 2;  // wide; narrow strips waste less above the diagonal
-constexpr int kGramRows = kLanes == 16 ? 28 : 6;
-constexpr int kProductVectors = 2;
-constexpr int kProductUnits = kLanes == 16 ? 14 : 6;
+// A register tile: as many accumulators as there are registers, less a few for the operands.
+constexpr int kVectors = kLanes == 16 ? 1 : 2;  // wide; narrow strips waste less above the diagonal
+constexpr int kUnits = kLanes == 16 ? 28 : 6;   // high
 
-constexpr int64_t kStrip = kGramVectors * kLanes;
-constexpr int64_t kTileRows = 64;  // rows gathered at a time: n=81 then stays in the L1
-constexpr int64_t kProductRows = kProductVectors * kLanes;  // a task of the backward
+constexpr int64_t kStrip = kVectors * kLanes;
+constexpr int64_t kTileRows = 64;  // rows of x fetched at a time
+constexpr int64_t kGap = 4;        // units that a tile rather computes for nothing than end before them
 
-/// Calls f(size) with size in 1 .. MAX as a compile-time constant.
-template <int MAX, class F>
-TOPOLM_INLINE void with_size(int64_t size, F&& f) {
-  if constexpr (MAX > 0) {
-    if (size == MAX)
-      f(std::integral_constant<int, MAX>{});
-    else
-      with_size<MAX - 1>(size, f);
+/// Element (m, lane) is the product of units row + m and column + lane.
+struct GramTile {
+  int32_t row, column, rows;
+  int32_t offset;  // among all tiles' elements, in tiles of one row
+};
+
+/// The tiles of the lower triangle: strips of kStrip units from the diagonal down, without the units that
+/// share a neighborhood with none of the strip's. Returns how many tiles there are.
+int64_t find_tiles(GramTile* tiles, const Units& units) {
+  int64_t count = 0;
+  int32_t offset = 0;
+  for (int64_t column = 0; column < units.count; column += kStrip) {
+    const uint64_t others = units.neighborhoods(column, min(units.count, column + kStrip));
+    for (int64_t begin = column; begin < units.count;) {
+      if (!units.share(begin, others)) {
+        ++begin;
+        continue;
+      }
+      int64_t end = begin + 1;
+      for (int64_t i = end; i < units.count && i <= end + kGap; ++i)
+        if (units.share(i, others)) end = i + 1;
+      pieces(begin, end, kUnits, [&](int64_t row, int64_t rows) {
+        tiles[count++] = {static_cast<int32_t>(row), static_cast<int32_t>(column), static_cast<int32_t>(rows),
+                          offset};
+        offset += static_cast<int32_t>(rows);
+      });
+      begin = end;
+    }
   }
+  return count;
 }
 
-/// Calls f(begin, size) for pieces of [begin, end) of at most MAX, size being a compile-time constant. The
-/// pieces differ by at most 1: a small remainder would leave most of the multipliers idle.
-template <int MAX, class F>
-TOPOLM_INLINE void pieces(int64_t begin, int64_t end, F&& f) {
-  const int64_t count = ceil_div(end - begin, MAX);
-  for (int64_t p = 0; p < count; ++p) {
-    const int64_t from = begin + (end - begin) * p / count, to = begin + (end - begin) * (p + 1) / count;
-    with_size<MAX>(to - from, [&](auto size) { f(from, size); });
-  }
+/// At most so many: of a strip's runs all but the last are followed by more than kGap units.
+int64_t most_tiles(int64_t units) {
+  return ceil_div(units, kStrip) * (units / (kGap + 2) + ceil_div(units, kUnits) + 1);
 }
 
-// ---- forward
-
-// Partial Gram matrices are kept as strips of kStrip columns, each from its diagonal down.
-
-/// Where the strip that begins at column j lies; strip_offset(n, padded n) is the size of all.
-int64_t strip_offset(int64_t n, int64_t j) { return j * n - j * (j - kStrip) / 2; }
-
-/// gram[m, lane] += sum over rows of tile[row, i + m] * tile[row, j + lane], for M values of m.
+/// gram[m, lane] += sum over rows of x[row, m] * y[row, lane], for M values of m.
 template <int M>
-void gram_tile(float* gram, const float* tile, int64_t stride, int64_t rows, int64_t i, int64_t j) {
-  vfloat sums[M][kGramVectors]{};
-  for (int64_t row = 0; row < rows; ++row) {
-    const float* const a = tile + row * stride;
-    vfloat b[kGramVectors];
-    TOPOLM_UNROLL for (int w = 0; w < kGramVectors; ++w) b[w] = load(a + j + w * kLanes);
+void gram_tile(float* gram, const float* x, const float* y, int64_t stride, int64_t rows) {
+  vfloat sums[M][kVectors]{};
+  for (int64_t row = 0; row < rows; ++row, x += stride, y += stride) {
+    vfloat b[kVectors];
+    TOPOLM_UNROLL for (int w = 0; w < kVectors; ++w) b[w] = load(y + w * kLanes);
     TOPOLM_UNROLL for (int m = 0; m < M; ++m) {
-      TOPOLM_UNROLL for (int w = 0; w < kGramVectors; ++w) sums[m][w] += splat(a[i + m]) * b[w];
+      TOPOLM_UNROLL for (int w = 0; w < kVectors; ++w) sums[m][w] += splat(x[m]) * b[w];
     }
   }
   TOPOLM_UNROLL for (int m = 0; m < M; ++m) {
-    TOPOLM_UNROLL for (int w = 0; w < kGramVectors; ++w) {
+    TOPOLM_UNROLL for (int w = 0; w < kVectors; ++w) {
       float* const g = gram + m * kStrip + w * kLanes;
       store(g, load(g) + sums[m][w]);
     }
   }
 }
 
-/// M rows of the tile = the members' columns of M rows of x [., c], centred. Four rows share the look-up of a
-/// column: up to twice as fast as one by one. Not inlined: among the tiles these loops would be left without
-/// registers.
+template <class Sizes>
+struct GramTiles;
+template <int... M>
+struct GramTiles<std::integer_sequence<int, M...>> {
+  static constexpr void (*of_size[])(float*, const float*, const float*, int64_t,
+                                     int64_t) = {gram_tile<M + 1>...};
+};
+constexpr auto& gram_tiles = GramTiles<std::make_integer_sequence<int, kUnits>>::of_size;
+
+/// M rows of the units' columns of x [., c], centred. Four rows share the look-up of a column: up to twice as
+/// fast as one by one. Not inlined: among the tiles these loops would be left without registers.
 template <int M, class T>
-[[gnu::noinline]] void gather_rows(float* tile, int64_t stride, const T* x, int64_t c, const int32_t* members,
-                                   const float* means, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) {
-    const T* const from = x + members[j];
-    TOPOLM_UNROLL for (int m = 0; m < M; ++m) tile[m * stride + j] = to_float(from[m * c]) - means[j];
+[[gnu::noinline]] void gather_rows(float* centred, int64_t stride, const T* x, int64_t c, const Units& units,
+                                   const float* means) {
+  for (int64_t j = 0; j < units.count; ++j) {
+    const T* const from = x + units.column[j];
+    TOPOLM_UNROLL for (int m = 0; m < M; ++m) centred[m * stride + j] = to_float(from[m * c]) - means[j];
   }
 }
 
-/// gram [n,n] (lower triangle) = the sum of the chunks' partial Gram matrices, in order.
-void add_partial_grams(double* gram, const float* partial, int64_t chunks, int64_t distance, int64_t n) {
-  for (int64_t j = 0; j < n; j += kStrip)
-    for (int64_t i = j; i < n; ++i) {
-      const float* const p = partial + strip_offset(n, j) + (i - j) * kStrip;
-      double sums[kStrip]{};
-      for (int64_t t = 0; t < chunks; ++t)
-        for (int64_t lane = 0; lane < kStrip; ++lane) sums[lane] += p[t * distance + lane];
-      for (int64_t lane = 0; lane < min(kStrip, i - j + 1); ++lane) gram[i * n + j + lane] = sums[lane];
-    }
+/// sum [count, stride] = the tile's part of the chunks' Gram matrices, added up in their order.
+void add_up_tile(double* sum, int64_t stride, const GramTile& tile, const float* grams, int64_t chunks,
+                 int64_t distance) {
+  double sums[kUnits * kStrip]{};
+  const int64_t n = tile.rows * kStrip;
+  const float* part = grams + tile.offset * kStrip;
+  for (int64_t t = 0; t < chunks; ++t, part += distance)
+    for (int64_t i = 0; i < n; ++i) sums[i] += part[i];
+  for (int64_t m = 0; m < tile.rows; ++m)
+    for (int64_t lane = 0; lane < kStrip; ++lane)
+      sum[(tile.row + m) * stride + tile.column + lane] = sums[m * kStrip + lane];
 }
 
-/// From the Gram matrix (lower triangle of r; becomes the correlations) to the loss of a neighborhood.
-/// gradient [n,n]: weight * d loss / dx = (x - mean) * gradient. inverse and diagonal are scratch of n.
-double loss_and_gradient(float* gradient, double* r, double* inverse, double* diagonal, const float* distance,
-                         int64_t n, double weight) {
+/// r [n,n] (lower triangle) = the correlations of a neighborhood's units, from the Gram matrix of all units
+/// (lower triangle, rows `stride` apart); 0 with a constant unit. inverse [n] = 1 / |x - mean|, or 0.
+void correlations(double* r, double* inverse, const double* gram, int64_t stride, const int32_t* slots,
+                  int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    inverse[i] = r[i * n + i] < kConstant ? 0 : 1 / std::sqrt(r[i * n + i]);
-    diagonal[i] = 0;
+    const double square = gram[slots[i] * (stride + 1)];
+    inverse[i] = square < kConstant ? 0 : 1 / std::sqrt(square);
   }
+  for (int64_t i = 1; i < n; ++i)
+    for (int64_t j = 0; j < i; ++j)
+      r[i * n + j] =
+          gram[max(slots[i], slots[j]) * stride + min(slots[i], slots[j])] * (inverse[i] * inverse[j]);
+}
+
+/// Calls f(j, j % 8) for j < n, eight at a time: eight sums side by side, which a vector can hold.
+template <class F>
+TOPOLM_INLINE void in_eights(int64_t n, F&& f) {
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 8)
+    for (int lane = 0; lane < 8; ++lane) f(j + lane, lane);
+  for (; j < n; ++j) f(j, static_cast<int>(j % 8));
+}
+
+TOPOLM_INLINE double add_up(const double (&sums)[8]) {
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+/// From the correlations of a neighborhood (r [n,n], lower triangle) to its loss and gradient [n,n]: weight *
+/// d loss / dx = (x - mean) * gradient. inverse [n] is 1 / |x - mean|, 0 for a constant unit; diagonal is
+/// scratch of n.
+double loss_and_gradient(float* gradient, const double* r, const double* inverse, double* diagonal,
+                         const float* distance, int64_t n, double weight) {
   const auto pairs = static_cast<double>(n * (n - 1) / 2);
-  double sum = 0, square = 0, product = 0;
+  double sums[8]{}, squares[8]{}, products[8]{};
+  for (int64_t i = 1; i < n; ++i) in_eights(i, [&](int64_t j, int lane) { sums[lane] += r[i * n + j]; });
+  const double mean = n > 1 ? add_up(sums) / pairs : 0;
   for (int64_t i = 1; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) sum += r[i * n + j] *= inverse[i] * inverse[j];
-  const double mean = n > 1 ? sum / pairs : 0;
-  for (int64_t i = 1; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) {
+    in_eights(i, [&](int64_t j, int lane) {
       const double d = r[i * n + j] - mean;
-      square += d * d;
-      product += d * distance[i * n + j];
-    }
+      squares[lane] += d * d;
+      products[lane] += d * distance[i * n + j];
+    });
+  const double square = add_up(squares), product = add_up(products);
   if (square <= kUniform * pairs) {
     for (int64_t i = 0; i < n * n; ++i) gradient[i] = 0;
     return 0.5;
@@ -130,72 +165,24 @@ double loss_and_gradient(float* gradient, double* r, double* inverse, double* di
   //   a = d loss / dr = -(D - rho (r - mean) / norm) / (2 norm), and through r = x_i x_j / (|x_i| |x_j|)
   //   gradient = (a - diag(sum over j of a r)) / (|x_i| |x_j|)
   const double norm = std::sqrt(square), rho = product / norm;
-  for (int64_t i = 1; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) {
+  const double factor = -0.5 * weight / norm, slope = rho / norm;
+  for (int64_t i = 0; i < n; ++i) diagonal[i] = 0;
+  for (int64_t i = 1; i < n; ++i) {
+    double row[8]{};
+    in_eights(i, [&](int64_t j, int lane) {
       const double rij = r[i * n + j];
-      const double a = -0.5 * weight / norm * (distance[i * n + j] - rho / norm * (rij - mean));
-      gradient[i * n + j] = gradient[j * n + i] = static_cast<float>(a * inverse[i] * inverse[j]);
-      diagonal[i] -= a * rij;
+      const double a = factor * (distance[i * n + j] - slope * (rij - mean));
+      gradient[i * n + j] = static_cast<float>(a * inverse[i] * inverse[j]);
+      row[lane] += a * rij;
       diagonal[j] -= a * rij;
-    }
-  for (int64_t i = 0; i < n; ++i)
-    gradient[i * n + i] = static_cast<float>(diagonal[i] * inverse[i] * inverse[i]);
-  return 0.5 * (1 - rho);
-}
-
-// ---- backward
-
-/// centred [count, kProductRows] = the units' columns of x [rows, c], transposed; 0 past the last row.
-template <class T>
-[[gnu::noinline]] void gather_units(float* centred, const T* x, const int32_t* units, const float* mean,
-                                    int64_t count, int64_t rows, int64_t c) {
-  for (int64_t u = 0; u < count; ++u, centred += kProductRows) {
-    const T* const from = x + units[u];
-    for (int64_t i = 0; i < rows; ++i) centred[i] = to_float(from[i * c]);
-    for (int64_t i = rows; i < kProductRows; ++i) centred[i] = mean[units[u]];
-    for (int64_t i = 0; i < kProductRows; i += kLanes) store(centred + i, load(centred + i) - mean[units[u]]);
+    });
+    diagonal[i] -= add_up(row);
   }
-}
-
-/// The units' columns of dx [rows, c] += scale * product [count, kProductRows].
-[[gnu::noinline]] void scatter_units(float* dx, const float* product, const int32_t* units, float scale,
-                                     int64_t count, int64_t rows, int64_t c) {
-  for (int64_t u = 0; u < count; ++u, product += kProductRows) {
-    float* const to = dx + units[u];
-    for (int64_t i = 0; i < rows; ++i) to[i * c] += scale * product[i];
-  }
-}
-
-/// product[j + m][row] += sum over i of matrix[i, j + m] * units[i][row], for M values of m. matrix is
-/// symmetric.
-template <int M>
-void product_tile(float* product, const float* units, const int32_t* slots, const float* matrix, int64_t n,
-                  int64_t j) {
-  vfloat sums[M][kProductVectors]{};
   for (int64_t i = 0; i < n; ++i) {
-    const float* const u = units + slots[i] * kProductRows;
-    const float* const a = matrix + i * n + j;
-    vfloat b[kProductVectors];
-    TOPOLM_UNROLL for (int w = 0; w < kProductVectors; ++w) b[w] = load(u + w * kLanes);
-    TOPOLM_UNROLL for (int m = 0; m < M; ++m) {
-      TOPOLM_UNROLL for (int w = 0; w < kProductVectors; ++w) sums[m][w] += splat(a[m]) * b[w];
-    }
+    gradient[i * n + i] = static_cast<float>(diagonal[i] * inverse[i] * inverse[i]);
+    for (int64_t j = 0; j < i; ++j) gradient[j * n + i] = gradient[i * n + j];
   }
-  TOPOLM_UNROLL for (int m = 0; m < M; ++m) {
-    TOPOLM_UNROLL for (int w = 0; w < kProductVectors; ++w) {
-      float* const p = product + slots[j + m] * kProductRows + w * kLanes;
-      store(p, load(p) + sums[m][w]);
-    }
-  }
-}
-
-void check_members(const char* operation, const char* what, const Tensor& x, const Tensor& mean,
-                   const Tensor& gradient, const Tensor& members) {
-  const int64_t k = members.rows(), n = members.cols();
-  check_shape(operation, "members", members, {k, n});
-  check_shape(operation, "mean", mean, {x.cols()});
-  check_shape(operation, "gradient", gradient, {k, n, n});
-  check_indices(what, members, 0, x.cols(), "the units");
+  return 0.5 * (1 - rho);
 }
 
 }  // namespace
@@ -205,21 +192,28 @@ void CpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
                                       Aggregation aggregation) {
   const Range range("spatial_loss");
   const int64_t rows = x.rows(), c = x.cols(), k = members.rows(), n = members.cols();
-  check_members("spatial_loss_forward", "spatial_loss_forward: member", x, mean, gradient, members);
+  check_spatial_loss("spatial_loss_forward", "spatial_loss_forward: member", x, mean, gradient, members);
   check_shape("spatial_loss_forward", "loss", loss, {1});
   check_shape("spatial_loss_forward", "distance", distance, {n, n});
 
+  const int64_t most_units = min(c, k * n);
+  constexpr int64_t kWords = sizeof(GramTile) / sizeof(float);
+  auto* const tiles = reinterpret_cast<GramTile*>(
+      workspace_.of_caller(kWords * most_tiles(most_units) + units_size(members, c)));
+  const Units units = find_units(reinterpret_cast<float*>(tiles + most_tiles(most_units)), members, c);
+  const int64_t n_tiles = find_tiles(tiles, units), stride = ceil_div(units.count, kStrip) * kStrip;
+  const int64_t partial = (tiles[n_tiles - 1].offset + tiles[n_tiles - 1].rows) * kStrip;
+
   // At most 16 chunks of rows, each with its own partial sums: enough to share out, few enough to add up.
   const int64_t chunk = max(2 * kTileRows, ceil_div(rows, 16)), chunks = ceil_div(rows, chunk);
-  const int64_t stride = ceil_div(n, kStrip) * kStrip, matrix = strip_offset(n, stride);
-  auto* const losses =
-      reinterpret_cast<double*>(workspace_.shared(2 * k + k * n + chunks * c + chunks * k * matrix));
-  float* const means = reinterpret_cast<float*>(losses + k);  // of the members
-  float* const column_sums = means + k * n;
+  auto* const gram = reinterpret_cast<double*>(
+      workspace_.shared(2 * units.count * stride + 2 * k + stride + chunks * (c + partial)));
+  double* const losses = gram + units.count * stride;
+  float* const means = reinterpret_cast<float*>(losses + k);  // [stride], of the units
+  float* const column_sums = means + stride;
   float* const grams = column_sums + chunks * c;
   float *const m = mean.f32(), *const g = gradient.f32();
   const float* const d = distance.f32();
-  const int32_t* const member = members.i32();
 
   with_type(x, [&](auto* type) {
     const auto* const in = static_cast<decltype(type)>(x.data);
@@ -238,40 +232,40 @@ void CpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
       for (int64_t t = 0; t < chunks; ++t) sum += column_sums[t * c + j];
       m[j] = static_cast<float>(to_float(in[j]) + sum / static_cast<double>(rows));
     }
-    for (int64_t i = 0; i < k * n; ++i) means[i] = m[member[i]];
+    for (int64_t i = 0; i < units.count; ++i) means[i] = m[units.column[i]];
 
     pool_.parallel_for(chunks, [=, this](int64_t task, int thread) {
-      float* const tile = workspace_.of_thread(thread, kTileRows * stride);
-      float* const partial = grams + task * k * matrix;
-      for (int64_t i = 0; i < kTileRows * stride; ++i) tile[i] = 0;  // and so the columns past n remain
-      for (int64_t i = 0; i < k * matrix; ++i) partial[i] = 0;
+      float* const centred = workspace_.of_thread(thread, kTileRows * stride);
+      float* const own = grams + task * partial;
+      for (int64_t i = 0; i < kTileRows * stride; ++i)
+        centred[i] = 0;  // and so the columns past the units stay
+      for (int64_t i = 0; i < partial; ++i) own[i] = 0;
       const int64_t end = min(rows, (task + 1) * chunk);
       for (int64_t begin = task * chunk; begin < end; begin += kTileRows) {
-        const int64_t count = min(kTileRows, end - begin);
-        for (int64_t q = 0; q < k; ++q) {
-          const int32_t* const columns = member + q * n;
-          const float* const centre = means + q * n;
-          int64_t row = 0;
-          for (; row + 4 <= count; row += 4)
-            gather_rows<4>(tile + row * stride, stride, in + (begin + row) * c, c, columns, centre, n);
-          for (; row < count; ++row)
-            gather_rows<1>(tile + row * stride, stride, in + (begin + row) * c, c, columns, centre, n);
-          for (int64_t j = 0; j < n; j += kStrip) {
-            float* const strip = partial + q * matrix + strip_offset(n, j);
-            pieces<kGramRows>(j, n, [&](int64_t i, auto size) {
-              gram_tile<size>(strip + (i - j) * kStrip, tile, stride, count, i, j);
-            });
-          }
-        }
+        const int64_t height = min(kTileRows, end - begin);
+        int64_t row = 0;
+        for (; row + 4 <= height; row += 4)
+          gather_rows<4>(centred + row * stride, stride, in + (begin + row) * c, c, units, means);
+        for (; row < height; ++row)
+          gather_rows<1>(centred + row * stride, stride, in + (begin + row) * c, c, units, means);
+        for (int64_t t = 0; t < n_tiles; ++t)
+          gram_tiles[tiles[t].rows - 1](own + tiles[t].offset * kStrip, centred + tiles[t].row,
+                                        centred + tiles[t].column, stride, height);
       }
     });
   });
 
+  constexpr int64_t kTogether = 8;
+  pool_.parallel_for(ceil_div(n_tiles, kTogether), [=](int64_t task, int) {
+    for (int64_t t = task * kTogether; t < min(n_tiles, (task + 1) * kTogether); ++t)
+      add_up_tile(gram, stride, tiles[t], grams, chunks, partial);
+  });
   const double weight = aggregation == Aggregation::mean ? 1 / static_cast<double>(k) : 1;
   pool_.parallel_for(k, [=, this](int64_t q, int thread) {
-    auto* const gram = reinterpret_cast<double*>(workspace_.of_thread(thread, 2 * (n * n + 2 * n)));
-    add_partial_grams(gram, grams + q * matrix, chunks, k * matrix, n);
-    losses[q] = loss_and_gradient(g + q * n * n, gram, gram + n * n, gram + n * n + n, d, n, weight);
+    auto* const r = reinterpret_cast<double*>(workspace_.of_thread(thread, 2 * (n * n + 2 * n)));
+    double *const inverse = r + n * n, *const diagonal = inverse + n;
+    correlations(r, inverse, gram, stride, units.members + q * n, n);
+    losses[q] = loss_and_gradient(g + q * n * n, r, inverse, diagonal, d, n, weight);
   });
   double total = losses[0];
   int64_t largest = 0;
@@ -283,43 +277,6 @@ void CpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
   if (aggregation == Aggregation::max)
     for (int64_t i = 0; i < k * n * n; ++i)
       if (i / (n * n) != largest) g[i] = 0;
-}
-
-void CpuKernels::spatial_loss_backward(const Tensor& dx, const Tensor& x, const Tensor& mean,
-                                       const Tensor& gradient, const Tensor& members, float scale) {
-  const Range range("spatial_loss_backward");
-  const int64_t rows = x.rows(), c = x.cols(), k = members.rows(), n = members.cols();
-  check_members("spatial_loss_backward", "spatial_loss_backward: member", x, mean, gradient, members);
-  check_shape("spatial_loss_backward", "dx", dx, x.shape);
-
-  // The units of any neighborhood, and which of them each member is.
-  auto* const units = reinterpret_cast<int32_t*>(workspace_.shared(2 * c + k * n));
-  int32_t *const slot_of = units + c, *const slots = slot_of + c;
-  const int32_t* const member = members.i32();
-  for (int64_t j = 0; j < c; ++j) slot_of[j] = 0;
-  for (int64_t i = 0; i < k * n; ++i) slot_of[member[i]] = 1;
-  int32_t count = 0;
-  for (int32_t j = 0; j < c; ++j)
-    if (slot_of[j]) units[slot_of[j] = count++] = j;
-  for (int64_t i = 0; i < k * n; ++i) slots[i] = slot_of[member[i]];
-
-  const float *const m = mean.f32(), *const g = gradient.f32();
-  float* const out = dx.f32();
-  with_type(x, [&](auto* type) {
-    const auto* const in = static_cast<decltype(type)>(x.data);
-    pool_.parallel_for(ceil_div(rows, kProductRows), [=, this](int64_t task, int thread) {
-      float* const centred = workspace_.of_thread(thread, 2 * count * kProductRows);  // [count, kProductRows]
-      float* const product = centred + count * kProductRows;
-      const int64_t begin = task * kProductRows, height = min(kProductRows, rows - begin);
-      gather_units(centred, in + begin * c, units, m, count, height, c);
-      for (int64_t i = 0; i < count * kProductRows; ++i) product[i] = 0;
-      for (int64_t q = 0; q < k; ++q)
-        pieces<kProductUnits>(0, n, [&](int64_t j, auto size) {
-          product_tile<size>(product, centred, slots + q * n, g + q * n * n, n, j);
-        });
-      scatter_units(out + begin * c, product, units, scale, count, height, c);
-    });
-  });
 }
 
 }  // namespace topolm::TOPOLM_ISA
