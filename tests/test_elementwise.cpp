@@ -31,6 +31,25 @@ TEST_CASE("elementwise: fill, cast and add_scaled at any size") {
   }
 }
 
+TEST_CASE("elementwise: what is larger than the caches is filled past them, to its last element") {
+  const int64_t n = (int64_t{1} << 23) + 40017, guard = 16;
+  std::vector<float> values(static_cast<size_t>(n + 2 * guard + 1));
+  for (const auto& options : test_devices()) {
+    if (options.name != "cpu") continue;  // a simulated GPU would take a minute
+    CAPTURE(options.isa);
+    const auto k = make_kernels(options);
+    const auto address = reinterpret_cast<uintptr_t>(values.data() + guard);
+    for (const int64_t shift : {static_cast<int64_t>((64 - address % 64) % 64 / 4), int64_t{1}}) {
+      std::fill(values.begin(), values.end(), 7.0f);
+      const auto begin = values.begin() + guard + shift;  // aligned as a vector, or not
+      k->fill({&*begin, DType::f32, {n}}, -2.5f);
+      CHECK(std::all_of(values.begin(), begin, [](float x) { return x == 7; }));
+      CHECK(std::all_of(begin, begin + n, [](float x) { return x == -2.5f; }));
+      CHECK(std::all_of(begin + n, values.end(), [](float x) { return x == 7; }));
+    }
+  }
+}
+
 TEST_CASE("elementwise: a part of a tensor at any address; its neighbours stay as they are") {
   const int64_t n = 1100, size = n + 8;
   const Values x = random_values(size, 1), y = random_values(size, 2);

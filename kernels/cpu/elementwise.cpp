@@ -18,14 +18,42 @@ Device& CpuKernels::device() { return device_; }
 
 namespace {
 constexpr int64_t kChunk = 1 << 15;  // elements a task: 128 KB of fp32, a few microseconds of work
+
+/// From here on a tensor is written past the caches: what they cannot hold is not read first to be
+/// overwritten. The gradients of base, 512 MB on two threads: 14 -> 5.4 ms.
+constexpr int64_t kPastCaches = int64_t{1} << 23;
+
+/// p aligned as a vector. What other threads see of it before stream_end() is not defined.
+TOPOLM_INLINE void stream(float* p, vfloat v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, v);
+#elif defined(__x86_64__)
+  _mm_stream_ps(p, v);
+#else
+  store(p, v);
+#endif
 }
+TOPOLM_INLINE void stream_end() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+}  // namespace
 
 void CpuKernels::fill(const Tensor& out, float value) {
   const Range range("fill");
   float* const o = out.f32();
   const int64_t n = out.elements();
+  const bool past_caches = n >= kPastCaches && reinterpret_cast<uintptr_t>(o) % sizeof(vfloat) == 0;
   pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
     float* const p = o + task * kChunk;
+    if (past_caches && n - task * kChunk >= kChunk) {
+      for (int64_t i = 0; i < kChunk; i += kLanes) stream(p + i, splat(value));
+      stream_end();
+      return;
+    }
     sweep(min(kChunk, n - task * kChunk), [=](int64_t i, auto lanes) { store(p + i, splat(value), lanes); });
   });
 }
