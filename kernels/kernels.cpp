@@ -20,7 +20,7 @@ void Kernels::linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, cons
 }
 
 void Kernels::quantize_rows(const Tensor&, const Tensor&, const Tensor&) {
-  fail("int8 weights are for the CPU, not for {}; use --device cpu, or --weights as trained",
+  fail("int8 weights are for the CPU, not for {}; use --device cpu, or leave out --weights int8",
        device().name());
 }
 

@@ -22,6 +22,16 @@ float sampling_scale(double temperature) {
   return static_cast<float>(std::min(kLog2E / temperature, double{FLT_MAX}));
 }
 
+uint64_t weight_drawn(uint64_t total, double uniform) { return drawn_weight(total, uniform); }
+
+int64_t token_reaching(std::span<const float> logits, float best, float scale, uint64_t wanted) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < logits.size(); ++i)
+    if ((sum += sampling_weight(relative_probability(logits[i], best, scale))) >= wanted)
+      return static_cast<int64_t>(i);
+  fail("the weights of {} tokens do not add up", logits.size());
+}
+
 int32_t sample(std::span<const float> logits, const Sampling& config, double uniform) {
   const auto best = std::max_element(logits.begin(), logits.end());
   if (best == logits.end() || !std::isfinite(*best) ||

@@ -59,6 +59,11 @@ TOPOLM_ANYWHERE inline uint64_t drawn_weight(uint64_t total, double uniform) {
   return (passed < total ? passed : total - 1) + 1;
 }
 
+/// drawn_weight(), and the first token at which the running sum of weights reaches `wanted`: out of line, for
+/// kernels of an instruction set that the linker must not take copies from.
+uint64_t weight_drawn(uint64_t total, double uniform);
+int64_t token_reaching(std::span<const float> logits, float best, float scale, uint64_t wanted);
+
 /// As Kernels::sample.
 int32_t sample(std::span<const float> logits, const Sampling& config, double uniform);
 

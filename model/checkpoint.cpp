@@ -64,15 +64,19 @@ nlohmann::json read_json(const fs::path& path) {
   }
 }
 
-void load_parameters(const SafetensorsFile& file, const fs::path& path, const std::string& prefix,
-                     Device& device, const ModelConfig& config, Parameters& parameters) {
+void read_parameters(const SafetensorsFile& file, const std::string& prefix, const ModelConfig& config,
+                     const std::function<void(const ParameterInfo&, const HostTensor&)>& f) {
   for (const ParameterInfo& info : parameter_list(config)) {
     const HostTensor& t = file.get(prefix + info.name);
     require(t.dtype == DType::f32 && t.shape == info.shape,
             "'{}': {} is {} {}, but the configuration makes it fp32 {}; the files are not of one model",
-            path.string(), t.name, name_of(t.dtype), t.shape.str(), info.shape.str());
-    device.upload(info.in(parameters), t.data);
+            file.path().string(), t.name, name_of(t.dtype), t.shape.str(), info.shape.str());
+    f(info, t);
   }
+}
+
+auto uploads(Device& device, Parameters& parameters) {
+  return [&](const ParameterInfo& info, const HostTensor& t) { device.upload(info.in(parameters), t.data); };
 }
 
 }  // namespace
@@ -160,18 +164,21 @@ std::vector<Sheet> load_sheets(const fs::path& checkpoint, const ModelConfig& co
   return make_sheets(config, (checkpoint / "model.safetensors").string(), 0);
 }
 
+void read_weights(const fs::path& checkpoint, const ModelConfig& config,
+                  const std::function<void(const ParameterInfo&, const HostTensor&)>& f) {
+  read_parameters(SafetensorsFile(checkpoint / "model.safetensors"), "", config, f);
+}
+
 void load_weights(const fs::path& checkpoint, const ModelConfig& config, Device& device, Weights& weights) {
-  const fs::path path = checkpoint / "model.safetensors";
-  load_parameters(SafetensorsFile(path), path, "", device, config, weights.fp32());
+  read_weights(checkpoint, config, uploads(device, weights.fp32()));
   weights.refresh();
 }
 
 void load_optimizer(const fs::path& checkpoint, const ModelConfig& config, Device& device,
                     Optimizer& optimizer) {
-  const fs::path path = checkpoint / "optimizer.safetensors";
-  const SafetensorsFile file(path);
-  load_parameters(file, path, "m.", device, config, optimizer.m());
-  load_parameters(file, path, "v.", device, config, optimizer.v());
+  const SafetensorsFile file(checkpoint / "optimizer.safetensors");
+  read_parameters(file, "m.", config, uploads(device, optimizer.m()));
+  read_parameters(file, "v.", config, uploads(device, optimizer.v()));
 }
 
 }  // namespace topolm

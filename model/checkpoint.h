@@ -5,10 +5,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <functional>
 #include <optional>
 #include <string>
 
 #include "engine/file.h"
+#include "engine/safetensors.h"
 #include "model/optimizer.h"
 #include "model/topolm.h"
 
@@ -36,6 +38,10 @@ void remove_checkpoints(const fs::path& out);
 ModelConfig load_config(const fs::path& checkpoint);
 TrainerState load_trainer_state(const fs::path& checkpoint);
 std::vector<Sheet> load_sheets(const fs::path& checkpoint, const ModelConfig& config);
+/// Calls f with each parameter, in order: fp32, of the shape that the configuration gives it; its data as
+/// SafetensorsFile::get has them.
+void read_weights(const fs::path& checkpoint, const ModelConfig& config,
+                  const std::function<void(const ParameterInfo&, const HostTensor&)>& f);
 void load_weights(const fs::path& checkpoint, const ModelConfig& config, Device& device, Weights& weights);
 void load_optimizer(const fs::path& checkpoint, const ModelConfig& config, Device& device,
                     Optimizer& optimizer);

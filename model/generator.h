@@ -7,21 +7,29 @@
 
 #include "engine/file.h"
 #include "engine/random.h"
-#include "model/parameters.h"
+#include "model/decoding_weights.h"
 
 namespace topolm {
+
+struct GeneratorOptions {
+  bool int8 = false;                                 // matrices in 8 bits, a scale a row; the CPU only
+  int64_t prefill = 64;                              // prompt tokens processed at once
+  std::span<const Intervention> interventions = {};  // on the weights that are read
+};
 
 /// One sequence being continued.
 class Generator {
  public:
-  /// Reads the weights of `checkpoint`. Up to `prefill` prompt tokens are processed at once.
-  Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, int64_t prefill = 64);
+  /// Reads the weights of `checkpoint`. Activations are of `dtype`, and so are matrices unless they are int8.
+  /// Keys and values are cached in bf16, but where everything is fp32 in fp32.
+  Generator(Kernels& kernels, const fs::path& checkpoint, DType dtype, const GeneratorOptions& options = {});
   /// With weights of zero: for measurements.
-  Generator(Kernels& kernels, const ModelConfig& config, DType dtype, int64_t prefill = 64);
+  Generator(Kernels& kernels, const ModelConfig& config, DType dtype, const GeneratorOptions& options = {});
 
   const ModelConfig& config() const { return config_; }
   Kernels& kernels() { return kernels_; }
-  Weights& weights() { return weights_; }
+  /// Bytes that a token reads: all matrices, and keys and values of `position` tokens before it.
+  int64_t bytes_per_token(int64_t position) const;
 
   /// Starts a new sequence.
   void reset();
@@ -37,12 +45,14 @@ class Generator {
  private:
   void process(std::span<const int32_t> tokens);
   void run(int64_t m);
+  void linear(const Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& scale);
 
   Kernels& kernels_;
   ModelConfig config_;
-  Weights weights_;
+  DecodingWeights weights_;
   Arena arena_;
-  Tensor input_;  // [1 + rows] a position and the tokens from there on: one copy brings both
+  Tensor input_;             // [1 + rows] a position and the tokens from there on: one copy brings both
+  Tensor embedding_, rows_;  // int8: the tokens' rows of wte, and 0, 1, 2, ...
   Tensor residual_, branch_, norm_, mean_, rstd_, qkv_, attention_, hidden_, logits_, uniform_, token_;
   std::vector<Tensor> keys_, values_;  // [n_layer] of [block_size, n_embd]
   std::vector<int32_t> history_;       // what the cache holds

@@ -8,11 +8,8 @@
 
 namespace topolm {
 
-namespace {
-
-/// The gain of every unit, a site that has any.
-std::map<int, std::vector<float>> gains(std::span<const Intervention> interventions,
-                                        const ModelConfig& config) {
+std::map<int, std::vector<float>> unit_gains(std::span<const Intervention> interventions,
+                                             const ModelConfig& config) {
   std::map<int, std::vector<float>> sites;
   for (const Intervention& i : interventions) {
     require(i.site >= 0 && i.site < config.sites(), "there is no site {}; the model has {}, numbered from 0",
@@ -28,16 +25,16 @@ std::map<int, std::vector<float>> gains(std::span<const Intervention> interventi
               site_name(i.site), gain);
     }
   }
+  std::erase_if(sites, [](const auto& site) {
+    return std::all_of(site.second.begin(), site.second.end(), [](float g) { return g == 1; });
+  });
   return sites;
 }
 
-}  // namespace
-
 void intervene(std::span<const Intervention> interventions, const ModelConfig& config, Device& device,
                Weights& weights) {
-  bool changed = false;
-  for (const auto& [site, gain] : gains(interventions, config)) {
-    if (std::all_of(gain.begin(), gain.end(), [](float g) { return g == 1; })) continue;
+  const auto gains = unit_gains(interventions, config);
+  for (const auto& [site, gain] : gains) {
     const BlockParameters& block = weights.fp32().h[static_cast<size_t>(site / 2)];
     const Tensor& projection = site % 2 == 0 ? block.attn_proj : block.mlp_proj;
     std::vector<float> values(static_cast<size_t>(projection.elements()));
@@ -45,9 +42,8 @@ void intervene(std::span<const Intervention> interventions, const ModelConfig& c
     for (size_t unit = 0, i = 0; unit < gain.size(); ++unit)
       for (int64_t col = 0; col < projection.cols(); ++col) values[i++] *= gain[unit];
     device.upload(projection, values.data());
-    changed = true;
   }
-  if (changed) weights.refresh();
+  if (!gains.empty()) weights.refresh();
 }
 
 }  // namespace topolm

@@ -94,6 +94,9 @@ TEST_CASE("programs: one argument is enough, and the files are what other tools 
   CHECK(first.output == run_program("infer", "-" + quiet, "printf 'the cat' | ").output);
   CHECK(first.output !=
         run_program("infer", "'the cat' --tokens 20 --seed 6 --model " + out + " 2>/dev/null").output);
+  const std::string int8 = "'the cat' --weights int8" + quiet;
+  CHECK(contains(run_program("infer", int8).output, "the cat"));
+  CHECK(run_program("infer", int8).output == run_program("infer", int8).output);
   const Outcome lines =
       run_program("infer", "--interactive --tokens 3 --model " + out, "printf 'a dog\\nthe cat\\n' | ");
   CHECK(lines.status == 0);
@@ -331,9 +334,12 @@ TEST_CASE("programs: infer without a model, a tokenizer, or good flags says what
   check_refused(run_program("infer", "hello --top-p 0 --model " + out), 1, "--top-p");
   check_refused(run_program("infer", "hello --tokens 0 --model " + out), 2, "--tokens");
   check_refused(run_program("infer", "hello --wrong --model " + out), 2, "--wrong");
+  check_refused(run_program("infer", "hello --weights int4 --model " + out), 2, "--weights");
+  check_refused(run_program("infer", "hello --weights int8 --device simt --model " + out), 1, "--device cpu");
   check_refused(run_program("infer", "hello --model " + out + " >/dev/full"), 1, "standard output");
   for (const char* flags :
-       {"--temperature 0", "--top-k 5", "--top-p 0.9", "--min-p 0.1", "--dtype bf16", "--threads 1"})
+       {"--temperature 0", "--top-k 5", "--top-p 0.9", "--min-p 0.1", "--dtype bf16", "--threads 1",
+        "--weights int8", "--weights int8 --dtype bf16", "--weights dtype"})
     CHECK(run_program("infer", std::string("hello --tokens 5 ") + flags + " --model " + out).status == 0);
   fs::remove(checkpoint(out, 1) / "tokenizer.json");
   check_refused(run_program("infer", "hello --model " + out), 1, "tokenizer.json");

@@ -91,6 +91,24 @@ TEST_CASE("sample: all devices draw the same token") {
   }
 }
 
+TEST_CASE("sample: where every token may be drawn, the one that sorting finds") {
+  // Sizes around blocks of 2048; probabilities down to 2^-40 and below; draws near both ends of a running
+  // sum.
+  for (const int64_t n : {1, 5, 2047, 2049, 50304})
+    for (const double spread : {0.01, 3.0, 12.0}) {
+      const Values logits = random_values(n, static_cast<uint32_t>(n), DType::f32, spread, -7);
+      const std::vector<float> on_host(logits.begin(), logits.end());
+      for_each_device([&](Kernels& k) {
+        for (const double uniform : {0.0, 1e-7, 0.3, 0.5, 0.875, 1 - 0x1p-24})
+          for (const double temperature : {0.3, 1.0}) {
+            const Sampling sampling{temperature, 0, 1, 0};
+            REQUIRE(draw(k, logits, sampling, uniform) ==
+                    sample(on_host, sampling, static_cast<float>(uniform)));
+          }
+      });
+    }
+}
+
 TEST_CASE("sample: temperature 0 takes the lowest id among equals") {
   for_each_device([&](Kernels& k) {
     Values logits(1200, -3);

@@ -359,7 +359,7 @@ TEST_CASE("generator: the cache gives the logits of the whole sequence, also pas
     model.forward();
     const auto expected = model.logits();
     for (const size_t chunk : {1, 2, 5, 17}) {
-      Generator generator(*kernels, checkpoint, DType::f32, 4);
+      Generator generator(*kernels, checkpoint, DType::f32, {.prefill = 4});
       for (size_t i = 0; i < tokens.size(); i += chunk)
         generator.append(std::span(tokens).subspan(i, std::min(chunk, tokens.size() - i)));
       const std::vector<float> logits = generator.logits();

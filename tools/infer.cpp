@@ -16,7 +16,7 @@ using namespace topolm;
 namespace {
 
 struct Options {
-  std::string prompt, model = "models/topolm", dtype = "fp32";
+  std::string prompt, model = "models/topolm", dtype = "fp32", weights = "dtype";
   int64_t tokens = 200;
   int samples = 1;
   uint64_t seed = 1337;
@@ -126,11 +126,11 @@ void run(const Options& o) {
   const auto kernels = make_kernels(o.device);
   DType dtype = DType::f32;
   parse_word(o.dtype, dtype);
-  Generator generator(*kernels, checkpoint, dtype);
-  intervene(interventions, generator.config(), kernels->device(), generator.weights());
+  Generator generator(*kernels, checkpoint, dtype,
+                      {.int8 = o.weights == "int8", .interventions = interventions});
   fmt::print(stderr, "[{}: {} parameters, {}; {}]\n", checkpoint.string(),
-             human_count(static_cast<double>(generator.config().parameters())), o.dtype,
-             kernels->device().description());
+             human_count(static_cast<double>(generator.config().parameters())),
+             o.weights == "int8" ? o.dtype + ", int8 weights" : o.dtype, kernels->device().description());
 
   const auto answer = [&](const std::string& prompt) {
     const InterruptGuard guard;  // Ctrl-C ends the text, not the program's manners
@@ -178,6 +178,10 @@ int main(int argc, char** argv) {
   app.add_flag("--interactive", o.interactive, "read prompts line by line")->excludes(prompt);
   o.interventions.add_to(app);
   app.add_option("--dtype", o.dtype, "fp32 or bf16 weights and cache")->capture_default_str();
+  app.add_option("--weights", o.weights,
+                 "what matrices are kept in: int8, which is fastest (CPU only), or the dtype's own format")
+      ->check(CLI::IsMember({"dtype", "int8"}))
+      ->capture_default_str();
   app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
       ->capture_default_str();
   app.add_option("--threads", o.device.threads, "threads; 0 is one a CPU")->check(CLI::Range(0, 4096));

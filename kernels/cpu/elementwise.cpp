@@ -2,7 +2,6 @@
 #include "engine/profile.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/simd.h"
-#include "kernels/sampling.h"
 
 namespace topolm::TOPOLM_ISA {
 
@@ -89,15 +88,6 @@ void CpuKernels::add_scaled(const Tensor& out, const Tensor& in, float scale) {
       });
     });
   });
-}
-
-void CpuKernels::sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
-                        const Sampling& sampling) {
-  const Range range("sample");
-  check_shape("sample", "token", token, {1});
-  check_shape("sample", "uniform", uniform, {1});
-  *token.i32() =
-      topolm::sample({logits.f32(), static_cast<size_t>(logits.elements())}, sampling, *uniform.f32());
 }
 
 }  // namespace topolm::TOPOLM_ISA

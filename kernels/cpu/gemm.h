@@ -106,40 +106,4 @@ TOPOLM_INLINE Matrix matrix(const Tensor& t) {
 void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix& a, const Matrix& b,
           int64_t m, int64_t n, int64_t k, bool accumulate);
 
-/// Dot products of M vectors with kLanes rows: lane r of out[i] = row r of `rows` . x[i]. Each product adds
-/// in an order that depends on neither M nor the neighbouring rows.
-template <int M, class T>
-TOPOLM_INLINE void dot_rows(vfloat (&out)[M], const T* rows, int64_t row_stride, int64_t n_rows,
-                            const float* x, int64_t x_stride, int64_t n) {
-  constexpr int kStreams =
-      4;  // rows read side by side: enough independent sums to hide the latency of an FMA
-  vfloat sums[M][kLanes] = {};
-  for (int64_t r = 0; r < n_rows; r += kStreams) {
-    const T* row[kStreams];
-    for (int s = 0; s < kStreams; ++s) row[s] = rows + min(r + s, n_rows - 1) * row_stride;
-    vfloat sum[M][kStreams] = {};
-    sweep(
-        n, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-          TOPOLM_UNROLL
-          for (int s = 0; s < kStreams; ++s) {
-            const vfloat w = load(row[s] + i, lanes);
-            TOPOLM_UNROLL
-            for (int j = 0; j < M; ++j) sum[j][s] += w * load(x + j * x_stride + i, lanes);
-          }
-        });
-    TOPOLM_UNROLL
-    for (int j = 0; j < M; ++j)
-      for (int s = 0; s < kStreams; ++s) sums[j][r + s] = sum[j][s];
-  }
-  for (int j = 0; j < M; ++j) {
-    transpose(sums[j]);
-    TOPOLM_UNROLL
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      TOPOLM_UNROLL
-      for (int i = 0; i < half; ++i) sums[j][i] += sums[j][i + half];
-    }
-    out[j] = sums[j][0];
-  }
-}
-
 }  // namespace topolm::TOPOLM_ISA

@@ -1,44 +1,10 @@
-// Linear layers: three matrix products, and a path for the few rows of decoding.
+// Linear layers: three matrix products.
 #include "engine/profile.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/linear_few.h"
 
 namespace topolm::TOPOLM_ISA {
-
-namespace {
-
-constexpr int64_t kFewRows = 4;            // up to here the weight is streamed once, unpacked
-constexpr int64_t kTaskWeights = 1 << 15;  // elements of the weight that a task streams
-
-/// y [M, out] = x [M, in] weight^T, x in fp32; rows [begin, end) of the weight.
-template <int M, class W, class Y>
-TOPOLM_INLINE void multiply_few_rows(Y* y, const float* x, const W* weight, int64_t in, int64_t out,
-                                     int64_t begin, int64_t end) {
-  for (int64_t o = begin; o < end; o += kLanes) {
-    const int64_t rows = min(kLanes, end - o);
-    vfloat products[M];
-    dot_rows(products, weight + o * in, in, rows, x, in, in);
-    for (int i = 0; i < M; ++i)
-      sweep(rows, [&](int64_t, auto lanes) { store(y + i * out + o, products[i], lanes); });
-  }
-}
-
-template <class W, class Y>
-__attribute__((noinline)) void multiply_few_rows(Y* y, const float* x, const W* weight, int64_t n, int64_t in,
-                                                 int64_t out, int64_t begin, int64_t end) {
-  switch (n) {
-    case 1:
-      return multiply_few_rows<1>(y, x, weight, in, out, begin, end);
-    case 2:
-      return multiply_few_rows<2>(y, x, weight, in, out, begin, end);
-    case 3:
-      return multiply_few_rows<3>(y, x, weight, in, out, begin, end);
-    case 4:
-      return multiply_few_rows<4>(y, x, weight, in, out, begin, end);
-  }
-}
-
-}  // namespace
 
 void CpuKernels::linear_forward(const Tensor& y, const Tensor& x, const Tensor& weight) {
   const Range range("linear");
@@ -48,21 +14,7 @@ void CpuKernels::linear_forward(const Tensor& y, const Tensor& x, const Tensor& 
   if (n > kFewRows)
     return gemm(pool_, workspace_, matrix(y), matrix(x), matrix(weight).transposed(), n, out, in, false);
 
-  float* const rows = workspace_.shared(n * in);
-  with_type(x, [&](auto* type) {
-    const auto* const from = static_cast<decltype(type)>(x.data);
-    sweep(n * in, [&](int64_t i, auto lanes) { store(rows + i, load(from + i, lanes), lanes); });
-  });
-  const int64_t task_rows = max(1, kTaskWeights / in / kLanes) * kLanes;
-  with_type(y, [&](auto* y_type) {
-    with_type(weight, [&](auto* weight_type) {
-      auto* const to = static_cast<decltype(y_type)>(y.data);
-      const auto* const w = static_cast<decltype(weight_type)>(weight.data);
-      pool_.parallel_for(ceil_div(out, task_rows), [=](int64_t task, int) {
-        multiply_few_rows(to, rows, w, n, in, out, task * task_rows, min(out, (task + 1) * task_rows));
-      });
-    });
-  });
+  linear_few_rows(pool_, workspace_, y, x, weight);
 }
 
 void CpuKernels::linear_backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) {

@@ -110,7 +110,13 @@ TOPOLM_INLINE void store(float* p, vfloat v, Partial lanes) {
 #endif
 }
 
-TOPOLM_INLINE vfloat widen(vhalf h) { return bit_cast<vfloat>(__builtin_convertvector(h, vint) << 16); }
+TOPOLM_INLINE vfloat widen(vhalf h) {
+#if defined(__AVX512F__)  // in one instruction, where g++ 12 makes four of the conversion below
+  return bit_cast<vfloat>(bit_cast<vint>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(h))) << 16);
+#else
+  return bit_cast<vfloat>(__builtin_convertvector(h, vint) << 16);
+#endif
+}
 
 /// Round to nearest even; a NaN stays one.
 TOPOLM_INLINE vhalf narrow(vfloat v) {

@@ -285,7 +285,8 @@ TEST_CASE("cuda host: training and decoding through graphs give the bits that is
       result.losses.push_back(trainer.step(data).losses.total(config.topography));
       if (step == 2) result.losses.push_back(trainer.evaluate(validation, 0).task);
     }
-    Generator generator(kernels, trainer.save(fresh.directory / "model", {}, "", 1), DType::f32, 4);
+    Generator generator(kernels, trainer.save(fresh.directory / "model", {}, "", 1), DType::f32,
+                        {.prefill = 4});
     Random random(1, Random::Purpose::tests);
     generator.append(std::vector<int32_t>{1, 2, 3, 4, 5, 6});
     for (int i = 0; i < 20; ++i) {

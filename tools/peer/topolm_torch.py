@@ -173,6 +173,51 @@ def blas():
     return "MKL" if torch.backends.mkl.is_available() else "unknown BLAS"
 
 
+@torch.no_grad()
+def generate(model, count, dtype, prompt=16):
+    """Tokens a second of one sequence, each drawn from all logits: as the official generate() does, which runs the
+    whole sequence for every token; and with keys and values cached, as PyTorch users do who are in a hurry. In bf16
+    the weights are bf16 themselves: autocast would convert them for every token."""
+    model = model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    wte, c = model.wte.weight, model.wte.weight.shape[1]
+    layer_norm = lambda x, weight: F.layer_norm(x, (c,), weight)
+
+    def logits(tokens, caches):
+        start = caches[0][0].shape[2] if caches[0] else 0
+        x = wte[tokens] + model.wpe.weight[start : start + tokens.shape[1]]
+        for block, cache in zip(model.h, caches):
+            t = x.shape[1]
+            heads = (z.view(1, t, block.n_head, -1).transpose(1, 2)
+                     for z in block.attn.c_attn(layer_norm(x, block.ln_1)).split(c, dim=2))
+            q, k, v = heads
+            if cache:
+                k, v = torch.cat((cache[0], k), 2), torch.cat((cache[1], v), 2)
+            cache[:] = k, v
+            scores = q @ k.transpose(-2, -1) * (c // block.n_head) ** -0.5
+            if t > 1:
+                scores = scores.masked_fill(model.mask[:t, :t], -math.inf)
+            x = x + block.attn.c_proj((F.softmax(scores, -1) @ v).transpose(1, 2).reshape(1, t, c))
+            x = x + block.mlp.c_proj(F.gelu(block.mlp.c_fc(layer_norm(x, block.ln_2))))
+        return F.linear(layer_norm(x[:, -1], model.ln_f), wte)
+
+    def run(cached):
+        tokens, caches = torch.ones(1, prompt, dtype=torch.long), [[] for _ in model.h]
+        new = tokens
+        for i in range(count + 2):
+            if i == 2:  # the first two warm up
+                start = time.perf_counter()
+            probabilities = F.softmax(logits(new if cached else tokens, caches).float(), -1)
+            new = torch.multinomial(probabilities, 1)
+            tokens = torch.cat((tokens, new), 1)
+            if not cached:
+                caches = [[] for _ in model.h]
+        return round(count / (time.perf_counter() - start), 2)
+
+    return dict(framework="PyTorch " + torch.__version__.split("a")[0], blas=blas(), threads=torch.get_num_threads(),
+                dtype=dtype, prompt=prompt, tokens=count, tokens_per_second=run(True),
+                tokens_per_second_without_cache=run(False))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
@@ -182,6 +227,7 @@ def main():
     parser.add_argument("--seq", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--alpha", type=float, default=2.5, help="0 leaves the spatial loss out")
+    parser.add_argument("--generate", metavar="N", type=int, default=0, help="no training: generate N tokens")
     parser.add_argument("--check-golden", metavar="DIR")
     o = parser.parse_args()
     torch.manual_seed(1337)
@@ -191,6 +237,8 @@ def main():
         return check_golden(o.check_golden)
 
     config = PRESETS[o.preset]
+    if o.generate:
+        return print(json.dumps(generate(TopoLM(**config), o.generate, o.dtype) | dict(preset=o.preset)))
     batch, seq = o.batch or BATCH[o.preset][0], o.seq or BATCH[o.preset][1]
     model = TopoLM(**config, alpha=o.alpha)
     optimizer = model.optimizer()
