@@ -12,7 +12,7 @@ namespace topolm {
 Trainer::Trainer(Kernels& kernels, const ModelConfig& model, const TrainConfig& train,
                  std::vector<Sheet> sheets)
     : train_((train.check(model), train)),
-      model_(kernels, model, std::move(sheets), train.batch, train.seq, train.dtype, true),
+      model_(kernels, model, std::move(sheets), train.batch, train.seq, train.dtype, true, train.recompute),
       optimizer_(model_, train),
       tokens_(static_cast<size_t>(train.batch) * train.seq),
       targets_(tokens_.size()) {

@@ -23,6 +23,7 @@ struct Options {
   bool resume = false, overwrite = false;
   int64_t eval_every = 50, eval_batches = 20, save_every = 100;
   int keep = 1;
+  std::optional<bool> recompute;
   std::optional<std::string> dtype, site, distance, aggregation, schedule, gelu;
   std::optional<int64_t> steps, warmup, decay_steps;
   std::optional<int> batch, seq, accumulate, n_layer, n_head, n_embd, block_size, vocab_size, radius,
@@ -80,6 +81,9 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--seq", o.seq, "tokens a sequence")->group("Training");
   app.add_option("--accumulate", o.accumulate, "micro-batches a step")->group("Training");
   app.add_option("--dtype", o.dtype, "fp32, or bf16 matrix operands")->group("Training");
+  app.add_flag("--recompute,!--no-recompute", o.recompute,
+               "compute activations twice rather than keep them: less memory, the same bits")
+      ->group("Training");
   app.add_option("--lr", o.lr, "highest learning rate")->group("Training");
   app.add_option("--min-lr", o.min_lr, "last learning rate (default: a tenth of --lr)")->group("Training");
   app.add_option("--warmup", o.warmup, "steps of linear warm-up")->group("Training");
@@ -136,6 +140,7 @@ void apply_flags(const Options& o, ModelConfig& m, TrainConfig& t) {
       apply(o.weight_decay, t.weight_decay);
   apply(o.clip, t.clip), apply(o.seed, t.seed), apply_word(o.schedule, t.schedule),
       apply_word(o.dtype, t.dtype);
+  apply(o.recompute, t.recompute);
 }
 
 /// The token streams and the tokenizer they were made with.
