@@ -52,6 +52,7 @@ class Arena {
   };
 
   void place();
+  static int64_t place(const std::vector<Entry*>& order);
 
   Device& device_;
   std::string name_;

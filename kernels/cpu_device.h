@@ -43,6 +43,8 @@ class Workspace {
   float* shared(int64_t n);
   /// The same for the tasks of one thread, called from within them.
   float* of_thread(int thread, int64_t n);
+  /// What it has grown to.
+  int64_t bytes() const;
 
  private:
   struct Block;

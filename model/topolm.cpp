@@ -49,6 +49,13 @@ void TopoLM::plan(int64_t rows) {
   arena_.commit();
 }
 
+std::vector<const Arena*> TopoLM::arenas() const {
+  std::vector<const Arena*> all = weights_.arenas();
+  if (gradients_) all.push_back(&gradients_->arena);
+  all.push_back(&arena_);
+  return all;
+}
+
 std::vector<std::vector<int32_t>> TopoLM::draw_neighborhoods(uint64_t seed, int64_t step,
                                                              int64_t micro_step) const {
   std::vector<std::vector<int32_t>> draws;

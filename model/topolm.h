@@ -47,7 +47,10 @@ class TopoLM {
 
   const ModelConfig& config() const { return config_; }
   const std::vector<Sheet>& sheets() const { return sheets_; }
-  Kernels& kernels() { return kernels_; }
+  Kernels& kernels() const { return kernels_; }
+
+  /// All memory that this model has on its device, the activations last.
+  std::vector<const Arena*> arenas() const;
 
   Weights& weights() { return weights_; }
   Parameters& gradients() { return gradients_->tensors; }

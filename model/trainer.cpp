@@ -84,6 +84,19 @@ Losses Trainer::evaluate(const EvalLoader& data, int64_t batches) {
   return sum;
 }
 
+std::vector<MemoryUse> Trainer::memory() const {
+  std::vector<MemoryUse> rows;
+  std::vector<const Arena*> arenas = model_.arenas();
+  const Arena* const activations = arenas.back();
+  arenas.pop_back();
+  for (const Arena* a : optimizer_.arenas()) arenas.push_back(a);
+  for (const Arena* a : arenas)
+    rows.push_back({a->name().substr(a->name().starts_with("the ") ? 4 : 0), a->bytes()});
+  for (MemoryUse& use : activations->usage()) rows.push_back({"activations: " + use.name, use.bytes});
+  rows.push_back({"working memory of operations", model_.kernels().working_memory()});
+  return rows;
+}
+
 fs::path Trainer::save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer,
                        int keep) {
   return save_checkpoint(out, model_, optimizer_, {done_, train_, data}, tokenizer, keep);

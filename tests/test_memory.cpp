@@ -2,15 +2,24 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
+#include <map>
 
 #include "engine/error.h"
+#include "kernels/cuda/dry_device.h"
+#include "kernels/cuda/matrix_products.h"
+#include "kernels/simt/simt_device.h"
 #include "model/trainer.h"
-#include "tests/errors.h"
 #include "tests/kernel_test.h"
+#include "tests/temporary.h"
 
 using namespace topolm;
 using test::for_each_device;
+
+namespace topolm::simt_kernels {
+std::unique_ptr<Kernels> make_gpu_kernels(std::unique_ptr<GpuDevice> device,
+                                          std::unique_ptr<MatrixProducts> products);
+}
 
 namespace {
 
@@ -138,4 +147,97 @@ TEST_CASE("memory: activations that are recomputed cannot be read") {
   const TopoLM model(*kernels, config, make_sheets(config, "random", 1), 1, 17, DType::f32, true, true);
   CHECK(error_of([&] { (void)model.site(0); }) ==
         "the activations of a model that recomputes them cannot be read; plan it without `recompute`");
+}
+
+TEST_CASE("memory: base at 8 x 1024 fits 8 GB, and hardly a byte of a plan is idle at its fullest moment") {
+  LaunchLog log;
+  const auto kernels = make_dry_kernels(log);  // addresses without memory
+  const auto activations = [&](const std::string& preset, int64_t batch, int64_t time, DType dtype, Tap tap,
+                               bool training, bool recompute) {
+    ModelConfig config = model_preset(preset);
+    config.topography.tap = tap;
+    const TopoLM model(*kernels, config, make_sheets(config, "random", 1), batch, time, dtype, training,
+                       recompute);
+    const Arena& arena = *model.arenas().back();
+    CAPTURE(preset);
+    CAPTURE(to_word(dtype));
+    CAPTURE(training);
+    CAPTURE(recompute);
+    for (const MemoryUse& use : arena.usage())
+      if (use.name == "between them")
+        CHECK(use.bytes < (preset == "base" ? 0.02 : 0.1) * static_cast<double>(arena.bytes()));
+    return static_cast<double>(arena.bytes());
+  };
+  const double parameters = static_cast<double>(model_preset("base").parameters());
+  for (const Tap tap : {Tap::pre, Tap::post}) {
+    CAPTURE(to_word(tap));
+    const auto base = [&](DType dtype, bool training, bool recompute) {
+      return activations("base", 8, 1024, dtype, tap, training, recompute);
+    };
+    const double fp32 = base(DType::f32, true, false), bf16 = base(DType::bf16, true, false);
+    const double less = base(DType::f32, true, true), least = base(DType::bf16, true, true);
+    CHECK(16 * parameters + less < 4e9);
+    CHECK(18 * parameters + least < 4e9);
+    CHECK(less < 0.3 * fp32);
+    CHECK(least < 0.4 * bf16);
+    CHECK(bf16 < 0.57 * fp32);
+    // Without gradients: the sites, and what one block needs.
+    CHECK(base(DType::f32, false, false) < (2.0 * 12 + 16) * 8 * 1024 * 784 * 4);
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const bool recompute : {false, true}) activations("tiny", 8, 256, dtype, tap, true, recompute);
+  }
+}
+
+TEST_CASE("memory: the table's sum is what the device was asked for") {
+  class CountingDevice final : public SimtDevice {
+   public:
+    CountingDevice(int64_t& held, std::map<void*, int64_t>& blocks)
+        : SimtDevice(1), held_(held), blocks_(blocks) {}
+    void* allocate(size_t bytes, const std::string& what) override {
+      void* const memory = SimtDevice::allocate(bytes, what);
+      held_ += blocks_[memory] = static_cast<int64_t>(bytes);
+      return memory;
+    }
+    void release(void* memory) noexcept override {
+      if (const auto block = blocks_.find(memory); block != blocks_.end()) {
+        held_ -= block->second;
+        blocks_.erase(block);
+      }
+      SimtDevice::release(memory);
+    }
+
+   private:
+    int64_t& held_;
+    std::map<void*, int64_t>& blocks_;
+  };
+  const ModelConfig config = odd_model();
+  const TemporaryDirectory directory;
+  const TokenFile tokens(directory.write("tokens.bin", std::string(400, '\0')));
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    CAPTURE(to_word(dtype));
+    int64_t held = 0;
+    std::map<void*, int64_t> blocks;
+    const auto counting =
+        simt_kernels::make_gpu_kernels(std::make_unique<CountingDevice>(held, blocks), nullptr);
+    const auto cpu = make_kernels({"cpu", 2, ""});
+    for (Kernels* kernels : {counting.get(), cpu.get()}) {
+      TrainConfig train;
+      train.batch = 3, train.seq = 17, train.dtype = dtype;
+      Trainer trainer(*kernels, config, train, make_sheets(config, "random", 1));
+      trainer.step(DataLoader(tokens, train.batch, train.seq, 1));
+      int64_t sum = 0, arenas = 0, parameters = 0;
+      for (const MemoryUse& row : trainer.memory()) {
+        CHECK(row.bytes > 0);
+        CHECK(!row.name.starts_with("the "));
+        sum += row.bytes;
+        if (row.name == "weights") parameters = row.bytes;
+      }
+      CHECK(parameters >= 4 * config.parameters());
+      CHECK(parameters < 4 * config.parameters() + 256 * std::ssize(parameter_list(config)));
+      for (const Arena* arena : trainer.model().arenas()) arenas += arena->bytes();
+      CHECK(kernels->working_memory() > 0);
+      CHECK(sum == arenas + 2 * parameters + 256 + kernels->working_memory());  // moments, gradient norm
+      if (kernels == counting.get()) CHECK(sum == held);
+    }
+  }
 }
