@@ -18,6 +18,10 @@ class Recording {
   virtual ~Recording() = default;
 };
 
+/// What an error about too little memory ends with.
+constexpr const char* kLessMemory =
+    "use --recompute when training, --dtype bf16, or a smaller --batch, --seq or --preset";
+
 class Device {
  public:
   virtual ~Device() = default;

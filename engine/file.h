@@ -23,6 +23,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const fs::path& path() const { return path_; }
+  /// Gives the pages that lie within `part` back to the system, to be read again if need be.
+  void forget(std::span<const std::byte> part) const;
 
  private:
   fs::path path_;

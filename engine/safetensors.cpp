@@ -177,10 +177,21 @@ class Reader {
   std::vector<Extent> extents_;
 };
 
+void write_tensor(OutputFile& file, const HostTensor& t, size_t index, const ReadTensor& read) {
+  if (t.data || !read) return file.write(t.data, static_cast<size_t>(t.bytes()));
+  constexpr int64_t kPiece = 4 << 20;
+  std::vector<std::byte> piece(static_cast<size_t>(std::min(kPiece, t.bytes())));
+  for (int64_t begin = 0; begin < t.bytes(); begin += kPiece) {
+    const auto part = std::span(piece).first(static_cast<size_t>(std::min(kPiece, t.bytes() - begin)));
+    read(index, begin, part);
+    file.write(part.data(), part.size());
+  }
+}
+
 }  // namespace
 
 void write_safetensors(const fs::path& path, std::span<const HostTensor> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, const ReadTensor& read) {
   Json json = Json::object();
   if (!metadata.empty()) json[kMetadata] = metadata;
   const std::vector<int64_t> offsets = plan_offsets(tensors);
@@ -203,8 +214,8 @@ void write_safetensors(const fs::path& path, std::span<const HostTensor> tensors
   file.write(&length, 8);
   file.write(header);
   for (const int64_t width : {4, 2})  // the order of plan_offsets
-    for (const HostTensor& t : tensors)
-      if (size_of(t.dtype) == width) file.write(t.data, static_cast<size_t>(t.bytes()));
+    for (size_t i = 0; i < tensors.size(); ++i)
+      if (size_of(tensors[i].dtype) == width) write_tensor(file, tensors[i], i, read);
   file.commit();
 }
 
@@ -217,6 +228,10 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path) {
 const HostTensor* SafetensorsFile::find(std::string_view name) const {
   const auto found = std::ranges::find(tensors_, name, &HostTensor::name);
   return found == tensors_.end() ? nullptr : &*found;
+}
+
+void SafetensorsFile::forget(const HostTensor& tensor) const {
+  file_.forget({static_cast<const std::byte*>(tensor.data), static_cast<size_t>(tensor.bytes())});
 }
 
 const HostTensor& SafetensorsFile::get(std::string_view name) const {

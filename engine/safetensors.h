@@ -2,6 +2,7 @@
 // dtype, shape and place, then the data. F32, BF16 and I32 are read and written.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -23,10 +24,14 @@ struct HostTensor {
   int64_t bytes() const { return shape.elements() * size_of(dtype); }
 };
 
+/// Fills `to` with a tensor's bytes from `begin` on.
+using ReadTensor = std::function<void(size_t tensor, int64_t begin, std::span<std::byte> to)>;
+
 /// Writes the tensors, listed in the order given. Atomic: `path` is the old file or the whole new one.
+/// What a tensor without data holds is asked of `read`, a few megabytes at a time.
 /// Throws Error on a full disk and on a name given twice.
 void write_safetensors(const fs::path& path, std::span<const HostTensor> tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {}, const ReadTensor& read = {});
 
 /// A file mapped into memory and checked completely on opening: afterwards every tensor's bytes are there.
 /// Throws Error, naming the file and the damage, for anything the format does not allow.
@@ -38,6 +43,9 @@ class SafetensorsFile {
   /// Throws Error when there is no such tensor, saying which there are. `data` is valid as long as this file
   /// and, in files of other programs, perhaps not aligned to its type: copy it, do not dereference it.
   const HostTensor& get(std::string_view name) const;
+  /// Lets go of a tensor's pages, which count as this process's memory once they were read; `data` stays
+  /// valid.
+  void forget(const HostTensor& tensor) const;
   /// In the order of the header.
   const std::vector<HostTensor>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }

@@ -68,8 +68,7 @@ std::string CpuDevice::description() const {
 void* CpuDevice::allocate(size_t bytes, const std::string& what) {
   void* p = bytes < kHugePage || bytes <= available_memory() ? allocate_aligned(std::max<size_t>(bytes, 1))
                                                              : nullptr;
-  require(p != nullptr, "not enough memory for {}: {} MB; use a smaller --batch, --seq or --preset", what,
-          bytes >> 20);
+  require(p != nullptr, "not enough memory for {}: {} MB; {}", what, bytes >> 20, kLessMemory);
   std::memset(p, 0, bytes);
   return p;
 }
@@ -107,6 +106,12 @@ float* Workspace::of_thread(int thread, int64_t n) {
   return blocks_[static_cast<size_t>(thread) + 1].floats(n);
 }
 float* Workspace::of_caller(int64_t n) { return blocks_.back().floats(n); }
+
+int64_t Workspace::bytes() const {
+  int64_t floats = 0;
+  for (const Block& b : blocks_) floats += b.size;
+  return floats * static_cast<int64_t>(sizeof(float));
+}
 
 void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t limit, const char* of) {
   const int32_t* const index = indices.i32();

@@ -45,6 +45,8 @@ class Workspace {
   float* of_thread(int thread, int64_t n);
   /// The same for what must be known before the size of shared() is: lists of tasks.
   float* of_caller(int64_t n);
+  /// What it has grown to.
+  int64_t bytes() const;
 
  private:
   struct Block;

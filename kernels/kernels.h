@@ -174,6 +174,10 @@ class Kernels {
   virtual void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
                       const Sampling& sampling) = 0;
 
+  /// Bytes that operations have taken for themselves so far: packed operands, partial sums. The first step of
+  /// a kind takes them, and they stay.
+  virtual int64_t working_memory() const = 0;
+
   /// The algorithms chosen so far for matrix products, as JSON; empty on a device that does not choose.
   virtual std::string matrix_plans() const;
 };

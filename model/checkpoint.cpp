@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -36,24 +38,30 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) 
   return found;
 }
 
-/// Tensors gathered from the device, waiting to be written.
+/// Tensors of the device, read from it as they are written: copies of base's moments would be 1 GB.
 class Collector {
  public:
   explicit Collector(Device& device) : device_(device) { device.synchronize(); }
   void add(std::string name, const Tensor& t) {
-    auto& bytes = storage_.emplace_back(static_cast<size_t>(t.bytes()));
-    device_.download(bytes.data(), t);
-    list_.push_back({std::move(name), t.dtype, t.shape, bytes.data()});
+    list_.push_back({std::move(name), t.dtype, t.shape, nullptr});
+    tensors_.push_back(t);
   }
   void add(std::string name, const std::vector<Position>& positions) {
     list_.push_back({std::move(name), DType::i32, Shape{std::ssize(positions), 2}, positions.data()});
+    tensors_.emplace_back();
   }
-  const std::vector<HostTensor>& list() const { return list_; }
+  void write(const fs::path& path, const std::map<std::string, std::string>& metadata = {}) const {
+    write_safetensors(path, list_, metadata, [this](size_t i, int64_t begin, std::span<std::byte> to) {
+      const Tensor& t = tensors_[i];
+      const int64_t width = size_of(t.dtype);
+      device_.download(to.data(), t.view({t.elements(), 1}).row_range(begin / width, std::ssize(to) / width));
+    });
+  }
 
  private:
   Device& device_;
-  std::vector<std::vector<char>> storage_;
   std::vector<HostTensor> list_;
+  std::vector<Tensor> tensors_;
 };
 
 nlohmann::json read_json(const fs::path& path) {
@@ -72,6 +80,7 @@ void read_parameters(const SafetensorsFile& file, const std::string& prefix, con
             "'{}': {} is {} {}, but the configuration makes it fp32 {}; the files are not of one model",
             file.path().string(), t.name, name_of(t.dtype), t.shape.str(), info.shape.str());
     f(info, t);
+    file.forget(t);
   }
 }
 
@@ -98,7 +107,7 @@ fs::path save_checkpoint(const fs::path& out, TopoLM& model, Optimizer& optimize
         tensors.add(info.name, info.in(model.weights().fp32()));
       for (int site = 0; site < model.config().sites(); ++site)
         tensors.add(positions_name(site), model.sheets()[static_cast<size_t>(site)].positions());
-      write_safetensors(partial / "model.safetensors", tensors.list(), {{"format", "topolm"}});
+      tensors.write(partial / "model.safetensors", {{"format", "topolm"}});
     }
     {
       Collector tensors(device);
@@ -106,7 +115,7 @@ fs::path save_checkpoint(const fs::path& out, TopoLM& model, Optimizer& optimize
         tensors.add("m." + info.name, info.in(optimizer.m()));
         tensors.add("v." + info.name, info.in(optimizer.v()));
       }
-      write_safetensors(partial / "optimizer.safetensors", tensors.list());
+      tensors.write(partial / "optimizer.safetensors");
     }
     write_file(partial / "config.json", nlohmann::json(model.config()).dump(2) + "\n");
     const nlohmann::json trainer = {{"step", state.step}, {"train", state.train}, {"data", state.data}};

@@ -244,7 +244,8 @@ void to_json(nlohmann::json& j, const TrainConfig& c) {
        {"weight_decay", c.weight_decay},
        {"clip", c.clip},
        {"seed", c.seed},
-       {"dtype", to_word(c.dtype)}};
+       {"dtype", to_word(c.dtype)},
+       {"recompute", c.recompute}};
 }
 
 void from_json(const nlohmann::json& j, TrainConfig& c) {
@@ -265,6 +266,7 @@ void from_json(const nlohmann::json& j, TrainConfig& c) {
   read(j, "clip", c.clip);
   read(j, "seed", c.seed);
   read_word(j, "dtype", c.dtype);
+  read(j, "recompute", c.recompute);
 }
 
 }  // namespace topolm

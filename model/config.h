@@ -57,6 +57,7 @@ struct TrainConfig {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1.0;
   uint64_t seed = 1337;
   DType dtype = DType::f32;
+  bool recompute = false;  // activations in the backward, for memory; the same bits
 
   /// Learning rate of step `it`, counted from 0: linear from 0 over the warm-up, then down to min_lr.
   double lr_at(int64_t it) const;

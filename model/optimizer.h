@@ -17,6 +17,7 @@ class Optimizer {
   /// Norm of the gradient before clipping, of the last update. Waits for the device.
   double norm();
 
+  std::vector<const Arena*> arenas() const { return {&m_.arena, &v_.arena, &arena_}; }
   Parameters& m() { return m_.tensors; }
   Parameters& v() { return v_.tensors; }
 

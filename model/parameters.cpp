@@ -7,6 +7,10 @@
 
 namespace topolm {
 
+namespace {
+constexpr int64_t kPiece = 1 << 20;  // initial values at a time: all of base's wte are 158 MB, at the peak
+}
+
 std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
   const int64_t c = config.n_embd;
   const double deviation = 0.02, residual_deviation = 0.02 / std::sqrt(2.0 * config.n_layer);
@@ -54,6 +58,12 @@ Tensor Weights::bf16_copy(const ParameterInfo& info) const {
   return copies_ ? info.in(copies_->tensors) : Tensor{};
 }
 
+std::vector<const Arena*> Weights::arenas() const {
+  std::vector<const Arena*> all = {&masters_.arena};
+  if (copies_) all.push_back(&copies_->arena);
+  return all;
+}
+
 void Weights::refresh() {
   if (!copies_) return;
   for (const ParameterInfo& info : list_)
@@ -63,12 +73,17 @@ void Weights::refresh() {
 void Weights::initialise(uint64_t seed) {
   uint32_t index = 0;
   for (const ParameterInfo& info : list_) {
-    std::vector<float> values(static_cast<size_t>(info.shape.elements()), 1.0f);
     Random random(seed, Random::Purpose::weights, index++);
-    if (info.deviation > 0)
-      std::generate(values.begin(), values.end(),
-                    [&] { return static_cast<float>(random.normal() * info.deviation); });
-    kernels_.device().upload(info.in(masters_.tensors), values.data());
+    const int64_t count = info.shape.elements();
+    const Tensor weight = info.in(masters_.tensors).view({count, 1});
+    std::vector<float> piece(static_cast<size_t>(std::min(count, kPiece)), 1.0f);
+    for (int64_t begin = 0; begin < count; begin += kPiece) {
+      const int64_t size = std::min(kPiece, count - begin);
+      if (info.deviation > 0)
+        std::generate_n(piece.begin(), size,
+                        [&] { return static_cast<float>(random.normal() * info.deviation); });
+      kernels_.device().upload(weight.row_range(begin, size), piece.data());
+    }
   }
   refresh();
 }

@@ -63,6 +63,8 @@ class Weights {
   /// Makes the copies again, after anything but AdamW, which writes both, has changed the weights.
   void refresh();
 
+  std::vector<const Arena*> arenas() const;
+
   /// Initial values: a function of the seed and the parameter's place in the list alone.
   void initialise(uint64_t seed);
 

@@ -11,16 +11,6 @@
 
 namespace topolm {
 
-namespace {
-
-// Logits exist for this many rows at a time: enough to fill the matrix kernels, too few for B*T*V to matter.
-constexpr int64_t kHeadRows = 512;
-
-/// The first `rows` rows of a planned tensor, in the shape that the operations expect.
-Tensor first_rows(const Tensor& t, int64_t rows) { return t ? t.row_range(0, rows) : t; }
-
-}  // namespace
-
 double Losses::total(const TopographyConfig& topography) const {
   double sum = task + decay;
   for (size_t k = 0; k < spatial.size(); ++k) sum += topography.alpha_of(static_cast<int>(k)) * spatial[k];
@@ -32,13 +22,12 @@ double Losses::mean_spatial() const {
 }
 
 TopoLM::TopoLM(Kernels& kernels, const ModelConfig& config, std::vector<Sheet> sheets, int64_t batch,
-               int64_t time, DType dtype, bool training)
+               int64_t time, DType dtype, bool training, bool recompute)
     : kernels_(kernels),
       config_((config.check(), config)),
       sheets_(std::move(sheets)),
       neighborhoods_(config.topography.rows, config.topography.cols, config.topography.radius),
-      dtype_(dtype),
-      training_(training),
+      purpose_{dtype, training, recompute},
       weights_(kernels, config, dtype),
       arena_(kernels.device(), "the activations") {
   require(static_cast<int>(sheets_.size()) == config.sites(), "{} sheets for a model of {} sites",
@@ -51,49 +40,20 @@ TopoLM::TopoLM(Kernels& kernels, const ModelConfig& config, std::vector<Sheet> s
 }
 
 void TopoLM::plan(int64_t rows) {
-  const int64_t c = config_.n_embd, layers = config_.n_layer, k = config_.topography.neighborhoods;
-  const int64_t units = neighborhoods_.units(), sites = config_.sites();
-  const auto add = [&](Tensor& t, const std::string& name, DType type, Shape shape) {
-    arena_.add(t, name, type, shape);
-  };
-  const auto add_each = [&](std::vector<Tensor>& list, int64_t count, const std::string& name, DType type,
-                            Shape shape) {
-    list.resize(static_cast<size_t>(count));
-    for (Tensor& t : list) add(t, name, type, shape);
-  };
-  const DType f32 = DType::f32;
-  add(a_.tokens, "tokens", DType::i32, {rows, 1});
-  add(a_.targets, "targets", DType::i32, {rows, 1});
-  add(a_.order, "token order", DType::i32, {rows, 1});
-  add(first_, "first position", DType::i32, {1});
-  add(a_.members, "neighborhoods", DType::i32, {sites * k, units});
-  add(distance_, "distances", f32, {units, units});
-  add(running_, "running losses", f32, {1 + 2 * sites, 1});
-  add(loss_, "loss", f32, {1});
-  add_each(a_.residual, 2 * layers + 1, "residual", f32, {rows, c});
-  add_each(a_.norm, 2 * layers + 1, "norm", dtype_, {rows, c});
-  add_each(a_.mean, 2 * layers + 1, "mean", f32, {rows, 1});
-  add_each(a_.rstd, 2 * layers + 1, "rstd", f32, {rows, 1});
-  add_each(a_.branch, 2 * layers, "branch", f32, {rows, c});
-  add_each(a_.qkv, layers, "qkv", dtype_, {rows, 3 * c});
-  add_each(a_.logsumexp, layers, "logsumexp", f32, {rows, config_.n_head});
-  add_each(a_.attention, layers, "attention", dtype_, {rows, c});
-  add_each(a_.hidden, layers, "hidden", dtype_, {rows, 4 * c});
-  add_each(a_.hidden_gelu, layers, "hidden_gelu", dtype_, {rows, 4 * c});
-  add_each(a_.spatial_mean, sites, "spatial_mean", f32, {c});
-  add_each(a_.spatial_gradient, sites, "spatial_gradient", f32, {k, units, units});
-  add(a_.token_losses, "token_losses", f32, {rows, 1});
-  add(a_.logits, "logits", dtype_, {std::min(rows, kHeadRows), config_.vocab_size});
-  if (training_) {
-    add(a_.dresidual, "dresidual", f32, {rows, c});
-    add(a_.dbranch, "dbranch", f32, {rows, c});
-    if (dtype_ != f32) add(a_.dbranch_operand, "dbranch_operand", dtype_, {rows, c});
-    add(a_.dnorm, "dnorm", dtype_, {rows, c});
-    add(a_.dqkv, "dqkv", dtype_, {rows, 3 * c});
-    add(a_.dattention, "dattention", dtype_, {rows, c});
-    add(a_.dhidden, "dhidden", dtype_, {rows, 4 * c});
-  }
+  const int64_t sites = config_.sites(), units = neighborhoods_.units();
+  arena_.add(first_, "first position", DType::i32, {1});
+  arena_.add(distance_, "distances", DType::f32, {units, units});
+  arena_.add(running_, "losses", DType::f32, {1 + 2 * sites, 1});
+  arena_.add(loss_, "losses", DType::f32, {1});
+  a_.plan(arena_, config_, rows, purpose_);
   arena_.commit();
+}
+
+std::vector<const Arena*> TopoLM::arenas() const {
+  std::vector<const Arena*> all = weights_.arenas();
+  if (gradients_) all.push_back(&gradients_->arena);
+  all.push_back(&arena_);
+  return all;
 }
 
 std::vector<std::vector<int32_t>> TopoLM::draw_neighborhoods(uint64_t seed, int64_t step,
@@ -139,22 +99,7 @@ void TopoLM::set_batch(const Batch& batch) {
   const int64_t time = batch.time;
   rows_ = batch.batch * time;
   targets_ = std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t t) { return t != -1; });
-  b_ = a_;
-  for (Tensor* t : {&b_.tokens, &b_.targets}) *t = first_rows(*t, rows_).view({batch.batch, time});
-  for (auto* list : {&b_.residual, &b_.norm, &b_.branch, &b_.hidden, &b_.hidden_gelu})
-    for (Tensor& t : *list) t = first_rows(t, rows_);
-  for (auto* list : {&b_.mean, &b_.rstd})
-    for (Tensor& t : *list) t = first_rows(t, rows_).view({rows_});
-  for (auto* list : {&b_.qkv, &b_.attention})
-    for (Tensor& t : *list) t = first_rows(t, rows_).view({batch.batch, time, t.cols()});
-  for (Tensor& t : b_.logsumexp) t = first_rows(t, rows_).view({batch.batch, config_.n_head, time});
-  b_.token_losses = first_rows(b_.token_losses, rows_);
-  b_.order = first_rows(b_.order, rows_);
-  for (Tensor* t : {&b_.dresidual, &b_.dbranch, &b_.dbranch_operand, &b_.dnorm, &b_.dhidden})
-    *t = first_rows(*t, rows_);
-  if (training_)
-    for (Tensor* t : {&b_.dqkv, &b_.dattention})
-      *t = first_rows(*t, rows_).view({batch.batch, time, t->cols()});
+  b_ = a_.of_batch(batch.batch, time, config_.n_head);
 
   Device& device = kernels_.device();
   device.upload(b_.tokens, batch.tokens.data());
@@ -170,39 +115,60 @@ void TopoLM::zero_losses() { kernels_.fill(running_, 0); }
 
 void TopoLM::zero_gradients() { kernels_.fill(gradient_vector(), 0); }
 
-void TopoLM::run_network() {
+void TopoLM::run_network() { run_blocks(std::nullopt); }
+
+void TopoLM::forward(float scale) {
+  const Range range("forward");
+  require(static_cast<bool>(b_.members), "a batch without neighborhoods has no spatial loss");
+  run_blocks(scale);
+}
+
+/// The network up to its head. With `spatial_scale` also the spatial losses, each as soon as its site is
+/// there.
+void TopoLM::run_blocks(std::optional<float> spatial_scale) {
   const Parameters& w = weights_.fp32();
   const Tensor& embedded = b_.residual[0];
   kernels_.embedding_forward(embedded.view(Shape{b_.tokens.shape[0], b_.tokens.shape[1], config_.n_embd}),
                              b_.tokens, w.wte, w.wpe, first_);
   kernels_.layernorm_forward(b_.norm[0], b_.mean[0], b_.rstd[0], embedded, w.h[0].ln_1);
-  for (int block = 0; block < config_.n_layer; ++block) forward_block(block);
+  for (int block = 0; block < config_.n_layer; ++block) {
+    const Range range("block", block);
+    attention_branch(block);
+    add_branch(2 * block);
+    if (spatial_scale) spatial_forward(2 * block, *spatial_scale);
+    mlp_hidden(block);
+    mlp_branch(block);
+    add_branch(2 * block + 1);
+    if (spatial_scale) spatial_forward(2 * block + 1, *spatial_scale);
+  }
 }
 
-void TopoLM::forward(float scale) {
-  const Range range("forward");
-  require(static_cast<bool>(b_.members), "a batch without neighborhoods has no spatial loss");
-  run_network();
-  for (int site = 0; site < config_.sites(); ++site) spatial_forward(site, scale);
-}
-
-void TopoLM::forward_block(int block) {
-  const Range range("block", block);
-  const size_t l = static_cast<size_t>(block), attn = 2 * l, mlp = 2 * l + 1;
-  const BlockParameters &w = weights_.fp32().h[l], &m = weights_.operands().h[l];
-  const Tensor& next_norm =
-      block + 1 < config_.n_layer ? weights_.fp32().h[l + 1].ln_1 : weights_.fp32().ln_f;
-
+void TopoLM::attention_branch(int block) {
+  const size_t l = static_cast<size_t>(block), attn = 2 * l;
+  const BlockParameters& m = weights_.operands().h[l];
   kernels_.linear_forward(b_.qkv[l], b_.norm[attn], m.c_attn);
   kernels_.attention_forward(b_.attention[l], b_.logsumexp[l], b_.qkv[l], config_.n_head);
   kernels_.linear_forward(b_.branch[attn], b_.attention[l], m.attn_proj);
-  kernels_.residual_layernorm_forward(b_.residual[attn + 1], b_.norm[mlp], b_.mean[mlp], b_.rstd[mlp],
-                                      b_.residual[attn], b_.branch[attn], w.ln_2);
+}
 
-  kernels_.linear_gelu_forward(b_.hidden_gelu[l], b_.hidden[l], b_.norm[mlp], m.c_fc, config_.gelu);
-  kernels_.linear_forward(b_.branch[mlp], b_.hidden_gelu[l], m.mlp_proj);
-  kernels_.residual_layernorm_forward(b_.residual[mlp + 1], b_.norm[mlp + 1], b_.mean[mlp + 1],
-                                      b_.rstd[mlp + 1], b_.residual[mlp], b_.branch[mlp], next_norm);
+void TopoLM::mlp_hidden(int block) {
+  const size_t l = static_cast<size_t>(block), mlp = 2 * l + 1;
+  kernels_.linear_gelu_forward(b_.hidden_gelu[l], b_.hidden[l], b_.norm[mlp], weights_.operands().h[l].c_fc,
+                               config_.gelu);
+}
+
+void TopoLM::mlp_branch(int block) {
+  const size_t l = static_cast<size_t>(block), mlp = 2 * l + 1;
+  kernels_.linear_forward(b_.branch[mlp], b_.hidden_gelu[l], weights_.operands().h[l].mlp_proj);
+}
+
+/// Adds a branch to the residual stream, and normalises the sum for the next one.
+void TopoLM::add_branch(int site) {
+  const size_t s = static_cast<size_t>(site), next = s + 1, block = next / 2;
+  const Parameters& w = weights_.fp32();
+  const Tensor& weight = block == w.h.size() ? w.ln_f : next % 2 == 0 ? w.h[block].ln_1 : w.h[block].ln_2;
+  kernels_.residual_layernorm_forward(b_.residual[next], b_.norm[next], b_.mean[next], b_.rstd[next],
+                                      b_.residual[s], b_.branch[s], weight);
 }
 
 void TopoLM::evaluate(float scale) { head(false, scale); }
@@ -219,7 +185,7 @@ void TopoLM::forward_backward(float scale) {
 
 void TopoLM::backward(float scale) {
   const Range range("backward");
-  require(training_, "backward() of a model that was planned without gradients");
+  require(purpose_.training, "backward() of a model that was planned without gradients");
   const Parameters& w = weights_.fp32();
   Parameters& g = gradients_->tensors;
   const size_t last = b_.residual.size() - 1;
@@ -239,6 +205,7 @@ void TopoLM::backward_block(int block, float scale) {
   const BlockParameters &w = weights_.fp32().h[l], &m = weights_.operands().h[l];
   BlockParameters& g = gradients_->tensors.h[l];
 
+  restore_block(block);
   Tensor dbranch = branch_gradient(2 * block + 1, scale);
   kernels_.linear_backward_weight(g.mlp_proj, dbranch, b_.hidden_gelu[l]);
   kernels_.linear_gelu_backward(b_.dhidden, dbranch, m.mlp_proj, b_.hidden[l], config_.gelu);
@@ -256,6 +223,23 @@ void TopoLM::backward_block(int block, float scale) {
   kernels_.linear_backward_input(b_.dnorm, b_.dqkv, m.c_attn);
   kernels_.layernorm_backward(b_.dresidual, g.ln_1, b_.dnorm, b_.residual[attn], w.ln_1, b_.mean[attn],
                               b_.rstd[attn]);
+}
+
+/// Computes again, to the same bits, what the backward of a block needs and its forward did not keep: the sum
+/// between its branches and its LayerNorm, which is 0.4 % of a step of tiny for a ninth of the activations;
+/// or nearly all.
+void TopoLM::restore_block(int block) {
+  const Range range("restore");
+  const size_t l = static_cast<size_t>(block), attn = 2 * l;
+  if (purpose_.recompute) {
+    kernels_.layernorm_forward(b_.norm[attn], b_.mean[attn], b_.rstd[attn], b_.residual[attn],
+                               weights_.fp32().h[l].ln_1);
+    attention_branch(block);
+  }
+  add_branch(2 * block);
+  if (!purpose_.recompute) return;
+  mlp_hidden(block);
+  if (shapes_branch(2 * block + 1)) mlp_branch(block);
 }
 
 /// The classifier, a chunk of rows at a time. Without `backward` it only fills in the losses.
@@ -287,6 +271,12 @@ void TopoLM::head(bool backward, float scale) {
 }
 
 Tensor TopoLM::site(int site) const {
+  require(!purpose_.training || !purpose_.recompute,
+          "the activations of a model that recomputes them cannot be read; plan it without `recompute`");
+  return tapped(site);
+}
+
+const Tensor& TopoLM::tapped(int site) const {
   const size_t s = static_cast<size_t>(site);
   return config_.topography.tap == Tap::pre ? b_.branch[s] : b_.residual[s + 1];
 }
@@ -299,13 +289,19 @@ Tensor TopoLM::members_of(int site) const {
 void TopoLM::spatial_forward(int site, float scale) {
   const Range range("site", site);
   const size_t s = static_cast<size_t>(site);
-  kernels_.spatial_loss_forward(loss_, b_.spatial_mean[s], b_.spatial_gradient[s], this->site(site),
+  kernels_.spatial_loss_forward(loss_, b_.spatial_mean[s], b_.spatial_gradient[s], tapped(site),
                                 members_of(site), distance_, config_.topography.aggregation);
   add_loss(1 + site, scale);
   if (config_.topography.activation_decay > 0) {
-    kernels_.sum_of_squares(loss_, this->site(site));
+    kernels_.sum_of_squares(loss_, tapped(site));
     add_loss(1 + config_.sites() + site, scale / static_cast<float>(rows_));
   }
+}
+
+/// Whether the topography has a say in the gradient of a site's own branch, and so needs the branch.
+bool TopoLM::shapes_branch(int site) const {
+  const TopographyConfig& t = config_.topography;
+  return t.tap == Tap::pre && (t.alpha_of(site) > 0 || t.activation_decay > 0);
 }
 
 /// The gradient of a branch's output as an operand of matrix products. A site tapped after the addition
@@ -317,15 +313,15 @@ Tensor TopoLM::branch_gradient(int site, float scale) {
   const float alpha = static_cast<float>(t.alpha_of(site)) * scale;
   const float decay = static_cast<float>(2 * t.activation_decay / static_cast<double>(rows_)) * scale;
   Tensor gradient = b_.dresidual;
-  if (t.tap == Tap::pre && (alpha > 0 || decay > 0)) {
+  if (shapes_branch(site)) {
     gradient = b_.dbranch;
     kernels_.cast(gradient, b_.dresidual);
   }
   if (alpha > 0)
-    kernels_.spatial_loss_backward(gradient, this->site(site), b_.spatial_mean[s], b_.spatial_gradient[s],
+    kernels_.spatial_loss_backward(gradient, tapped(site), b_.spatial_mean[s], b_.spatial_gradient[s],
                                    members_of(site), alpha);
-  if (decay > 0) kernels_.add_scaled(gradient, this->site(site), decay);
-  if (dtype_ == DType::f32) return gradient;
+  if (decay > 0) kernels_.add_scaled(gradient, tapped(site), decay);
+  if (purpose_.dtype == DType::f32) return gradient;
   kernels_.cast(b_.dbranch_operand, gradient);
   return b_.dbranch_operand;
 }
@@ -354,7 +350,7 @@ std::vector<float> TopoLM::logits() {
     kernels_.linear_forward(logits, b_.norm.back().row_range(begin, count), weights_.operands().wte);
     kernels_.device().synchronize();
     float* const out = all.data() + begin * config_.vocab_size;
-    if (dtype_ == DType::f32) {
+    if (purpose_.dtype == DType::f32) {
       kernels_.device().download(out, logits);
     } else {
       halves.resize(static_cast<size_t>(logits.elements()));

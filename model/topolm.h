@@ -6,10 +6,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/arena.h"
+#include "model/activations.h"
 #include "model/config.h"
 #include "model/parameters.h"
 #include "model/topography.h"
@@ -38,13 +40,17 @@ struct Batch {
 class TopoLM {
  public:
   /// Plans all memory for batches of up to `batch` x `time` tokens. With `training` false no gradients are
-  /// kept and backward() may not be called. Matrix operands are of `dtype`; everything else is fp32.
+  /// kept and backward() may not be called. Matrix operands and branches are of `dtype`; everything else is
+  /// fp32. `recompute` trades memory for time, to the same bits: backward() runs each block's forward again.
   TopoLM(Kernels& kernels, const ModelConfig& config, std::vector<Sheet> sheets, int64_t batch, int64_t time,
-         DType dtype, bool training);
+         DType dtype, bool training, bool recompute = false);
 
   const ModelConfig& config() const { return config_; }
   const std::vector<Sheet>& sheets() const { return sheets_; }
-  Kernels& kernels() { return kernels_; }
+  Kernels& kernels() const { return kernels_; }
+
+  /// All memory that this model has on its device, the activations last.
+  std::vector<const Arena*> arenas() const;
 
   Weights& weights() { return weights_; }
   Parameters& gradients() { return gradients_->tensors; }
@@ -82,7 +88,8 @@ class TopoLM {
   /// The running losses. Waits for the device.
   Losses losses();
 
-  /// The tapped activations of a site after run_network(): [rows, n_embd]; fp32.
+  /// The tapped activations of a site after run_network(), until backward() or the next batch: [rows,
+  /// n_embd]; fp32, or of the model's dtype where branches are tapped. Not of a model that recomputes them.
   Tensor site(int site) const;
   /// logits [batch * time, vocab_size] after run_network(), into host memory (for tests and small models).
   std::vector<float> logits();
@@ -91,28 +98,19 @@ class TopoLM {
   std::vector<float> token_losses();
 
  private:
-  /// Everything a step computes. a_ is planned for the largest batch; b_ is what the current one uses.
-  struct Activations {
-    Tensor tokens, targets;                         // [B, T]
-    Tensor order;                                   // [B * T] token_order(tokens)
-    Tensor members;                                 // [sites * K, units of a neighborhood]
-    std::vector<Tensor> residual;                   // [2L + 1] the embedding, then after each branch
-    std::vector<Tensor> norm, mean, rstd;           // [2L + 1] LayerNorm before each branch and the head
-    std::vector<Tensor> branch;                     // [2L] outputs of attention and MLP, before the addition
-    std::vector<Tensor> qkv, logsumexp, attention;  // [L]
-    std::vector<Tensor> hidden, hidden_gelu;        // [L]
-    std::vector<Tensor> spatial_mean, spatial_gradient;  // [2L]
-    Tensor token_losses;
-    Tensor logits;                                                                 // a chunk of rows
-    Tensor dresidual, dbranch, dbranch_operand, dnorm, dqkv, dattention, dhidden;  // backward
-  };
-
   void plan(int64_t rows);
-  void forward_block(int block);
+  void run_blocks(std::optional<float> spatial_scale);
+  void attention_branch(int block);
+  void mlp_hidden(int block);
+  void mlp_branch(int block);
+  void add_branch(int site);
+  void restore_block(int block);
   void backward_block(int block, float scale);
   void head(bool backward, float scale);
   void spatial_forward(int site, float scale);
+  bool shapes_branch(int site) const;
   Tensor branch_gradient(int site, float scale);
+  const Tensor& tapped(int site) const;
   Tensor members_of(int site) const;
   void add_loss(int index, float scale);
 
@@ -120,12 +118,11 @@ class TopoLM {
   ModelConfig config_;
   std::vector<Sheet> sheets_;
   Neighborhoods neighborhoods_;
-  DType dtype_;
-  bool training_;
+  Purpose purpose_;
   Weights weights_;
   std::unique_ptr<ParameterArena> gradients_;
   Arena arena_;
-  Activations a_, b_;
+  Activations a_, b_;    // planned for the largest batch, and what the current one uses of it
   Tensor distance_;      // [units, units] of a neighborhood
   Tensor running_;       // [1 + 2 sites] task loss, then SL a site, then the sum of squares a site
   Tensor loss_;          // [1] the one just computed

@@ -12,7 +12,7 @@ namespace topolm {
 Trainer::Trainer(Kernels& kernels, const ModelConfig& model, const TrainConfig& train,
                  std::vector<Sheet> sheets)
     : train_((train.check(model), train)),
-      model_(kernels, model, std::move(sheets), train.batch, train.seq, train.dtype, true),
+      model_(kernels, model, std::move(sheets), train.batch, train.seq, train.dtype, true, train.recompute),
       optimizer_(model_, train),
       tokens_(static_cast<size_t>(train.batch) * train.seq),
       targets_(tokens_.size()) {
@@ -82,6 +82,19 @@ Losses Trainer::evaluate(const EvalLoader& data, int64_t batches) {
   sum.decay /= weights;
   for (double& s : sum.spatial) s /= weights;
   return sum;
+}
+
+std::vector<MemoryUse> Trainer::memory() const {
+  std::vector<MemoryUse> rows;
+  std::vector<const Arena*> arenas = model_.arenas();
+  const Arena* const activations = arenas.back();
+  arenas.pop_back();
+  for (const Arena* a : optimizer_.arenas()) arenas.push_back(a);
+  for (const Arena* a : arenas)
+    rows.push_back({a->name().substr(a->name().starts_with("the ") ? 4 : 0), a->bytes()});
+  for (MemoryUse& use : activations->usage()) rows.push_back({"activations: " + use.name, use.bytes});
+  rows.push_back({"working memory of operations", model_.kernels().working_memory()});
+  return rows;
 }
 
 fs::path Trainer::save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer,

@@ -35,8 +35,13 @@ class Trainer {
 
   fs::path save(const fs::path& out, const nlohmann::json& data, const std::string& tokenizer, int keep);
 
+  /// Where the device's memory is, the activations by their names at the moment when most of them are needed;
+  /// the sum is all that the device was asked for. After a step, what operations work in is among it.
+  std::vector<MemoryUse> memory() const;
+
   int64_t steps_done() const { return done_; }
   TopoLM& model() { return model_; }
+  const TopoLM& model() const { return model_; }
 
  private:
   Batch make_batch(const DataLoader& data, int64_t step, int micro);

@@ -197,6 +197,71 @@ TEST_CASE("arena: tensors are aligned, zeroed and apart; all() covers them") {
   CHECK_THROWS_AS(arena.commit(), Error);
 }
 
+TEST_CASE("arena: tensors share memory unless they are needed at one moment") {
+  TestDevice device;
+  Random random(5, Random::Purpose::tests);
+  const auto below = [&](int n) { return static_cast<int>(random.below(static_cast<uint32_t>(n))); };
+  const auto meet = [](const std::vector<Moments>& a, const std::vector<Moments>& b) {
+    for (int t = 0; t < 12; ++t) {
+      const auto at = [t](const Moments& m) { return m.first <= t && t <= m.last; };
+      const auto needed = [&](const auto& m) { return m.empty() || std::any_of(m.begin(), m.end(), at); };
+      if (needed(a) && needed(b)) return true;
+    }
+    return false;
+  };
+  int shared = 0;
+  for (int round = 0; round < 50; ++round) {
+    CAPTURE(round);
+    std::vector<Tensor> tensors(1 + static_cast<size_t>(below(30)));
+    std::vector<std::vector<Moments>> needed(tensors.size());
+    Arena arena(device, "test");
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      for (int windows = below(3); windows > 0; --windows) {
+        const int first = below(12);
+        needed[i].push_back({first, first + below(12 - first)});
+      }
+      arena.add(tensors[i], std::to_string(i % 4), DType::f32, {1 + below(1000)}, needed[i]);
+    }
+    arena.commit();
+    const auto begin = [&](size_t i) { return static_cast<char*>(tensors[i].data); };
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      CHECK(begin(i) >= static_cast<char*>(arena.all().data));
+      CHECK(begin(i) + tensors[i].bytes() <= static_cast<char*>(arena.all().data) + arena.bytes());
+      for (size_t j = 0; j < i; ++j) {
+        const bool apart =
+            begin(i) + tensors[i].bytes() <= begin(j) || begin(j) + tensors[j].bytes() <= begin(i);
+        if (meet(needed[i], needed[j])) CHECK(apart);
+        shared += !apart;
+      }
+    }
+    int64_t most = 0, sum = 0;
+    for (int t = 0; t < 12; ++t) {
+      int64_t bytes = 0;
+      for (size_t i = 0; i < tensors.size(); ++i)
+        if (meet(needed[i], {{t, t}})) bytes += tensors[i].bytes();
+      most = std::max(most, bytes);
+    }
+    for (const MemoryUse& use : arena.usage()) {
+      sum += use.bytes;
+      if (use.name == "between them") most += use.bytes;
+    }
+    CHECK(sum == arena.bytes());
+    CHECK(most == arena.bytes());
+  }
+  CHECK(shared > 100);
+
+  // Two halves of a step, one after the other, on the memory of the larger.
+  Tensor a, b, c;
+  Arena arena(device, "test");
+  arena.add(a, "a", DType::f32, {64}, {{0, 1}, {4, 5}});
+  arena.add(b, "b", DType::f32, {128}, {{2, 3}});
+  arena.add(c, "c", DType::f32, {64});
+  CHECK_THROWS_AS(arena.add(a, "backwards", DType::f32, {1}, {{3, 2}}), Error);
+  arena.commit();
+  CHECK(arena.bytes() == (64 + 128) * 4);
+  CHECK(a.data == b.data);
+}
+
 TEST_CASE("shape and tensor: what is wrong is said") {
   CHECK(Shape{8, 256, 196}.str() == "[8, 256, 196]");
   CHECK(Shape{}.elements() == 1);

@@ -57,16 +57,16 @@ const char* const kStep = R"(step 1 (1)
       attention
       linear
       layernorm
+      site 0 (0)
+        spatial_loss
+        add_scaled
       linear
       gelu
       linear
       layernorm
-    site 0 (0)
-      spatial_loss
-      add_scaled
-    site 1 (1)
-      spatial_loss
-      add_scaled
+      site 1 (1)
+        spatial_loss
+        add_scaled
   backward
     head
       linear
@@ -78,6 +78,8 @@ const char* const kStep = R"(step 1 (1)
     fill
     layernorm_backward
     block 0 (0)
+      restore
+        layernorm
       site 1 (1)
         cast
         spatial_loss_backward

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "engine/random.h"
@@ -268,13 +269,42 @@ TEST_CASE("programs: bad configurations and flags") {
                 "not finite");
   check_refused(place.train("--out /dev/null/model --steps 1"), 1, "/dev/null/model");
   check_refused(place.train("--out " + place.path("text.txt") + " --steps 1"), 1, "text.txt");
-  check_refused(place.train("--batch 100000000" + out), 1, "not enough memory for the activations");
+  check_refused(place.train("--batch 100000000" + out), 1, "not enough memory for the activations (hidden");
+  check_refused(place.train("--batch 100000000" + out), 1, "use --recompute when training, --dtype bf16");
   const Outcome help = run_program("train_topolm", "--help");
   CHECK(help.status == 0);
   for (const char* flag :
        {"--val", "--preset", "--alpha", "--radius", "--neighborhoods", "--site", "--distance", "--positions",
-        "--resume", "--eval-every", "--save-every", "--dtype", "--threads"})
+        "--resume", "--eval-every", "--save-every", "--dtype", "--threads", "--recompute", "--memory"})
     CHECK_MESSAGE(contains(help.output, flag), flag);
+}
+
+TEST_CASE("programs: --memory prints what a step needs, without data if need be") {
+  const Workplace place;
+  const auto activations = [&](const std::string& flags) {
+    const Outcome shown = run_program("train_topolm", "--memory --preset nano --batch 2 --seq 17 " + flags);
+    CAPTURE(shown.output);
+    CHECK(shown.status == 0);
+    for (const char* row : {"\nweights", "\ngradients", "\nsecond moments", "\nactivations", "\n  hidden",
+                            "\nworking memory of operations"})
+      CHECK_MESSAGE(contains(shown.output, row), row);
+    double share = 0;
+    std::istringstream lines(shown.output);
+    for (std::string line; std::getline(lines, line);)
+      if (line.ends_with('%') && !line.starts_with(' ')) share += std::stod(line.substr(line.size() - 9));
+    CHECK(share == doctest::Approx(200).epsilon(0.002));  // the rows and their sum
+    // The sum is not the same each time: a thread's working memory grows with the tasks that it happens to
+    // get.
+    const size_t line = shown.output.find("\nactivations ");
+    REQUIRE(line != std::string::npos);
+    return shown.output.substr(line, shown.output.find('\n', line + 1) - line);
+  };
+  for (const std::string device : {"cpu", "simt"}) {
+    CAPTURE(device);
+    const std::string kept = activations("--device " + device);
+    CHECK(kept == activations(place.path("data/train.bin") + " --vocab-size 512 --device " + device));
+    CHECK(kept != activations("--recompute --device " + device));
+  }
 }
 
 TEST_CASE("programs: they start without a GPU, a driver and CUDA's libraries, and say why it is the CPU") {

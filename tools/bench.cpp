@@ -27,7 +27,7 @@ struct Options {
   std::vector<int> threads{0};
   int batch = 0, seq = 0, steps = 5, rounds = 3;
   double seconds = 0.3;
-  bool ceilings_only = false, compare = false;
+  bool recompute = false, ceilings_only = false, compare = false;
   std::string json_file;
 };
 
@@ -47,6 +47,7 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--seconds", o.seconds, "to spend on measuring each ceiling")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_flag("--recompute", o.recompute, "as train_topolm's: less memory, more time");
   app.add_flag("--ceilings-only", o.ceilings_only, "measure the machine, time no steps");
   app.add_flag("--compare", o.compare, "race the same steps in PyTorch, by turns");
   app.add_option("--rounds", o.rounds, "turns of --compare")
@@ -133,6 +134,7 @@ StepTimes time_steps(const Options& o, const std::string& preset, const std::str
   if (o.batch) t.train.batch = o.batch;
   if (o.seq) t.train.seq = o.seq;
   t.train.dtype = dtype_of(dtype);
+  t.train.recompute = o.recompute;
   forget_peak_memory();
   const auto kernels = make_kernels({"cpu", threads, ""});
   const TokenFile tokens =

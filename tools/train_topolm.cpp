@@ -11,6 +11,8 @@
 #include "model/trainer.h"
 #include "tokenizer/tokenizer_files.h"
 #include "tools/main.h"
+#include "tools/memory_table.h"
+#include "tools/random_tokens.h"
 
 using namespace topolm;
 
@@ -20,9 +22,10 @@ namespace {
 struct Options {
   std::string data, val, preset = "auto", config, out = "models/topolm", positions = "random", tokenizer;
   DeviceOptions device;
-  bool resume = false, overwrite = false;
+  bool resume = false, overwrite = false, memory = false;
   int64_t eval_every = 50, eval_batches = 20, save_every = 100;
   int keep = 1;
+  std::optional<bool> recompute;
   std::optional<std::string> dtype, site, distance, aggregation, schedule, gelu;
   std::optional<int64_t> steps, warmup, decay_steps;
   std::optional<int> batch, seq, accumulate, n_layer, n_head, n_embd, block_size, vocab_size, radius,
@@ -35,13 +38,21 @@ struct Options {
 };
 
 void add_flags(CLI::App& app, Options& o) {
-  app.add_option("DATA", o.data, "tokens: raw uint16, or an llm.c shard")->required();
+  CLI::Option* const data =
+      app.add_option("DATA", o.data, "tokens: raw uint16, or an llm.c shard")->required();
   app.add_option("--val", o.val, "validation tokens (default: val.bin beside DATA, else DATA's last tenth)");
   app.add_option("--tokenizer", o.tokenizer,
                  "tokenizer.json to keep with the model (default: the one beside DATA)");
   app.add_option("--out", o.out, "directory for checkpoints and metrics")->capture_default_str();
   app.add_flag("--resume", o.resume, "continue from the newest checkpoint in --out");
   app.add_flag("--overwrite", o.overwrite, "replace the checkpoints in --out");
+  app.add_flag_function(
+      "--memory",
+      [&o, data](int64_t) {
+        o.memory = true;
+        data->required(false);
+      },
+      "print what a step needs memory for, and stop; DATA may be left out");
   app.add_option("--device", o.device.name, "auto, cpu, cuda, or simt: CUDA kernels run by the CPU")
       ->capture_default_str();
   app.add_option("--threads", o.device.threads, "threads; 0 is one a CPU")->check(CLI::Range(0, 4096));
@@ -80,6 +91,9 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--seq", o.seq, "tokens a sequence")->group("Training");
   app.add_option("--accumulate", o.accumulate, "micro-batches a step")->group("Training");
   app.add_option("--dtype", o.dtype, "fp32, or bf16 matrix operands")->group("Training");
+  app.add_flag("--recompute,!--no-recompute", o.recompute,
+               "compute activations twice rather than keep them: less memory, the same bits")
+      ->group("Training");
   app.add_option("--lr", o.lr, "highest learning rate")->group("Training");
   app.add_option("--min-lr", o.min_lr, "last learning rate (default: a tenth of --lr)")->group("Training");
   app.add_option("--warmup", o.warmup, "steps of linear warm-up")->group("Training");
@@ -136,6 +150,7 @@ void apply_flags(const Options& o, ModelConfig& m, TrainConfig& t) {
       apply(o.weight_decay, t.weight_decay);
   apply(o.clip, t.clip), apply(o.seed, t.seed), apply_word(o.schedule, t.schedule),
       apply_word(o.dtype, t.dtype);
+  apply(o.recompute, t.recompute);
 }
 
 /// The token streams and the tokenizer they were made with.
@@ -174,7 +189,7 @@ Data open_data(const Options& o) {
 }
 
 /// Defaults, then the checkpoint or the preset and --config, then what the command line gives.
-void configure(const Options& o, const Data& data, const std::optional<fs::path>& checkpoint,
+void configure(const Options& o, const std::optional<Data>& data, const std::optional<fs::path>& checkpoint,
                ModelConfig& model, TrainConfig& train, std::string& preset) {
   if (checkpoint) {
     model = load_config(*checkpoint);
@@ -183,10 +198,10 @@ void configure(const Options& o, const Data& data, const std::optional<fs::path>
     apply_flags(o, model, train);
     return;
   }
-  preset = o.preset != "auto" ? o.preset : data.train.size() < 20000 ? "nano" : "tiny";
+  preset = o.preset != "auto" ? o.preset : data && data->train.size() < 20000 ? "nano" : "tiny";
   model = model_preset(preset);
   train = train_preset(preset);
-  model.vocab_size = data.vocab_size;
+  if (data) model.vocab_size = data->vocab_size;
   if (!o.config.empty()) {
     try {
       from_json(nlohmann::json::parse(read_file(o.config)), model);
@@ -301,7 +316,29 @@ void train_loop(const Options& o, const Data& d, const TrainConfig& t, Trainer& 
   if (!d.tokenizer.empty()) fmt::print("hear it     ./infer \"Once upon a time\" --model {}\n", o.out);
 }
 
+/// A step on random tokens, and what it needed memory for.
+void show_memory(const Options& o) {
+  std::optional<Data> data;
+  if (!o.data.empty()) data = open_data(o);
+  const auto kernels = make_kernels(o.device);
+  ModelConfig model;
+  TrainConfig train;
+  std::string preset;
+  configure(o, data, o.resume ? find_checkpoint(o.out) : std::nullopt, model, train, preset);
+  model.check();
+  train.check(model);
+  train.accumulate = 1;
+  fmt::print("{}\n{}, {} x {} tokens, {}{}\n\n", kernels->device().description(), preset, train.batch,
+             train.seq, to_word(train.dtype), train.recompute ? ", recomputed" : "");
+  std::fflush(stdout);
+  const TokenFile tokens = random_tokens(model.vocab_size, int64_t{train.batch} * train.seq + 1);
+  Trainer trainer(*kernels, model, train, make_sheets(model, "random", train.seed));
+  trainer.step(DataLoader(tokens, train.batch, train.seq, train.seed));
+  print_memory(trainer);
+}
+
 void run(const Options& o) {
+  if (o.memory) return show_memory(o);
   const Data data = open_data(o);
   const auto kernels = make_kernels(o.device);
   const auto existing = find_checkpoint(o.out);

@@ -58,6 +58,7 @@ class CpuKernels final : public Kernels {
              const AdamWStep& step) override;
   void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
               const Sampling& sampling) override;
+  int64_t working_memory() const override { return workspace_.bytes(); }
 
  private:
   ThreadPool pool_;

@@ -101,6 +101,7 @@ class CublasLtProducts final : public MatrixProducts {
     return multiply("linear_backward_weight", x.cols(), dy.cols(), x.rows(), false, true, x, dy, dweight,
                     true);
   }
+  int64_t working_memory() const override { return kWorkspaceBytes; }
   std::string plans() const override;
 
  private:

@@ -93,10 +93,8 @@ void* CudaDevice::allocate(size_t bytes, const std::string& what) {
     (void)cudaGetLastError();
     size_t free = 0, total = 0;
     check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    fail(
-        "not enough GPU memory for {}: {} MB wanted, {} MB of {} MB free; use a smaller --batch, --seq or "
-        "--preset",
-        what, bytes >> 20, free >> 20, total >> 20);
+    fail("not enough GPU memory for {}: {} MB wanted, {} MB of {} MB free; {}", what, bytes >> 20, free >> 20,
+         total >> 20, kLessMemory);
   }
   check_cuda(status, "cudaMalloc");
   check_cuda(cudaMemsetAsync(memory, 0, bytes, stream_), "cudaMemsetAsync");

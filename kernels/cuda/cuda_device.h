@@ -40,6 +40,7 @@ class CudaDevice final : public GpuDevice {
               const std::function<void()>& issue) override;
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override;
+  size_t scratch_bytes() const override { return scratch_bytes_; }
   /// By the device's clock.
   double seconds(const std::function<void()>& issue) override;
   FaultRecord* fault() override { return fault_; }

@@ -24,6 +24,7 @@ class DryDevice : public GpuDevice {
   void synchronize() override {}
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override;
+  size_t scratch_bytes() const override { return scratch_bytes_; }
   FaultRecord* fault() override { return &fault_; }
 
  private:

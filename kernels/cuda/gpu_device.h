@@ -53,6 +53,8 @@ class GpuDevice : public Device {
   /// At least `bytes` of device memory for the operation being issued, aligned to 256 bytes. What it holds is
   /// lost at the next operation; the pointer of an earlier call becomes invalid.
   virtual void* scratch(size_t bytes) = 0;
+  /// What scratch() has grown to.
+  virtual size_t scratch_bytes() const = 0;
 
   /// How long the device takes for what `issue` issues, once all before it is done. By the host's clock here.
   virtual double seconds(const std::function<void()>& issue);

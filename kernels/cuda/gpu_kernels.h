@@ -73,6 +73,9 @@ class GpuKernels final : public Kernels {
              const AdamWStep& step) override;
   void sample(const Tensor& token, const Tensor& logits, const Tensor& uniform,
               const Sampling& sampling) override;
+  int64_t working_memory() const override {
+    return static_cast<int64_t>(device_->scratch_bytes()) + (products_ ? products_->working_memory() : 0);
+  }
   std::string matrix_plans() const override { return products_ ? products_->plans() : std::string(); }
 
  private:

@@ -16,6 +16,8 @@ class MatrixProducts {
   [[nodiscard]] virtual bool forward(const Tensor& y, const Tensor& x, const Tensor& weight) = 0;
   [[nodiscard]] virtual bool backward_input(const Tensor& dx, const Tensor& dy, const Tensor& weight) = 0;
   [[nodiscard]] virtual bool backward_weight(const Tensor& dweight, const Tensor& dy, const Tensor& x) = 0;
+  /// Bytes taken to work in.
+  virtual int64_t working_memory() const = 0;
   /// The algorithms chosen so far, as JSON; empty where there is no choice.
   virtual std::string plans() const;
 };

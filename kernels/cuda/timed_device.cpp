@@ -29,6 +29,7 @@ class TimedProducts final : public MatrixProducts {
     return timed([&] { return products_->backward_weight(dweight, dy, x); }, dweight, dy, x,
                  x.cols() * dy.cols() * dy.rows());
   }
+  int64_t working_memory() const override { return products_->working_memory(); }
   std::string plans() const override { return products_->plans(); }
 
  private:

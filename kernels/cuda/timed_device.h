@@ -35,6 +35,7 @@ class TimedDevice final : public GpuDevice {
   void download(void* to, const Tensor& from) override { device_->download(to, from); }
   void synchronize() override { device_->synchronize(); }
   void* scratch(size_t bytes) override { return device_->scratch(bytes); }
+  size_t scratch_bytes() const override { return device_->scratch_bytes(); }
   FaultRecord* fault() override { return device_->fault(); }
   void launch(const Launch& launch) override;
   double seconds(const std::function<void()>& issue) override { return device_->seconds(issue); }

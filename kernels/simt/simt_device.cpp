@@ -26,7 +26,8 @@ std::string SimtDevice::description() const {
 void* SimtDevice::allocate(size_t bytes, const std::string& what) {
   // Not a byte more: what lies behind is for AddressSanitizer to guard.
   void* p = nullptr;
-  require(posix_memalign(&p, kAlignment, bytes) == 0, "not enough memory for {}: {} MB", what, bytes >> 20);
+  require(posix_memalign(&p, kAlignment, bytes) == 0, "not enough memory for {}: {} MB; {}", what,
+          bytes >> 20, kLessMemory);
   std::memset(p, 0, bytes);
   return p;
 }

@@ -19,6 +19,7 @@ class SimtDevice : public GpuDevice {
   void synchronize() override;
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override;
+  size_t scratch_bytes() const override { return scratch_bytes_; }
   FaultRecord* fault() override { return &fault_; }
 
   /// In which order threads and blocks of the launches to come run: $TOPOLM_SIMT's, or as set here.

@@ -21,6 +21,7 @@ class CpuProducts final : public MatrixProducts {
     cpu_->linear_backward_weight(dweight, dy, x);
     return true;
   }
+  int64_t working_memory() const override { return cpu_->working_memory(); }
 
  private:
   std::unique_ptr<Kernels> cpu_;

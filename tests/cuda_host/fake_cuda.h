@@ -40,6 +40,7 @@ class Device final : public GpuDevice {
   }
   void launch(const Launch& launch) override;
   void* scratch(size_t bytes) override { return cuda_->scratch(bytes); }
+  size_t scratch_bytes() const override { return cuda_->scratch_bytes(); }
   FaultRecord* fault() override { return cuda_->fault(); }
 
   bool record = true;

@@ -64,8 +64,8 @@ TEST_CASE("cuda host: memory is zeroed, given back, and an error when there is n
   CHECK(fake::state.free_bytes == before);
   fake::state.free_bytes = size_t{5} << 20;
   CHECK(error_of([&] { device.allocate(size_t{7} << 20, "the weights"); }) ==
-        "not enough GPU memory for the weights: 7 MB wanted, 5 MB of 1024 MB free; use a smaller --batch, "
-        "--seq or --preset");
+        "not enough GPU memory for the weights: 7 MB wanted, 5 MB of 1024 MB free; use --recompute "
+        "when training, --dtype bf16, or a smaller --batch, --seq or --preset");
 }
 
 TEST_CASE("cuda host: uploads return at once, whatever becomes of the host's memory") {
