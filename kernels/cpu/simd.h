@@ -249,6 +249,21 @@ TOPOLM_INLINE vfloat exp(vfloat x) {
   return x < -87.0f ? vfloat{} : p * bit_cast<vfloat>(power);
 }
 
+/// 2^x for x <= 0, within 2 ulp; 2^-126 below that: not 0. NaN stays NaN, and 2^0 is 1. Half the work of exp,
+/// and what softmax needs: its exponents are differences to the largest, and their factor is free.
+TOPOLM_INLINE vfloat exp2_of_negative(vfloat x) {
+  x = max(splat(-126.0f), x);  // in this order: a comparison with NaN is false
+  const vfloat magic = splat(12582912.0f);
+  const vfloat shifted = x + magic;
+  const vfloat r = x - (shifted - magic);
+  vfloat p = r * 1.326472731e-03f + 9.671512991e-03f;  // minimax, of relative error 9e-8
+  p = p * r + 5.550733581e-02f;
+  p = p * r + 2.402224243e-01f;
+  p = p * r + 6.931470037e-01f;
+  p = p * r + 1.0f;
+  return p * bit_cast<vfloat>((bit_cast<vint>(shifted) << 23) + 0x3f800000);
+}
+
 /// The normal distribution at x: density and cumulative, both within a relative 5e-7 (1 + x^2/2), also in the
 /// tails where (1 + erf)/2 cancels: the exponent's own rounding counts x^2/2 times. Chebyshev fits of
 /// erf(u)/u in u^2 on [0,1] and of erfc(u) e^(u^2) in 1/(1+0.4u) on [1,9.5]; u = |x|/sqrt(2).
