@@ -35,37 +35,28 @@ struct Softmax {
     }
     for (; r < rows; ++r) largest[0] = max(visible(r) ? load(scores + r * kTokens) : largest[0], largest[0]);
     const vfloat before = maximum[v], now = max(max(largest[0], largest[1]) * scale, before);
-    const auto probability = [&](int64_t row) {
-      return exp2_of_negative(load(scores + row * kTokens) * scale - now);
-    };
-    const auto shown = [&](int64_t row) { return visible(row) ? probability(row) : vfloat{}; };
     vfloat total{};
-    if constexpr (Product::kNumbers == 1) {
-      for (r = 0; r < seen_by_all; ++r) {
-        const vfloat p = probability(r);
-        store(scores + r * kTokens, p);
-        total += p;
+    // Several rows side by side, for the latency of an exponential: 3.7 cycles each instead of 4.7.
+    const auto keep = [&]<int N>(std::integral_constant<int, N>, int64_t row, auto shown)
+        __attribute__((always_inline)) {
+      vfloat p[N];
+      TOPOLM_UNROLL
+      for (int i = 0; i < N; ++i) {
+        p[i] = exp2_of_negative(load(scores + (row + i) * kTokens) * scale - now);
+        p[i] = shown(row + i, p[i]);
       }
-      for (; r < rows; ++r) {
-        const vfloat p = shown(r);
-        store(scores + r * kTokens, p);
-        total += p;
+      TOPOLM_UNROLL
+      for (int i = 0; i < N; i += Product::kNumbers) {
+        store(scores + (row + i) / Product::kNumbers * kTokens, Product::across(p + i));
+        for (int n = 0; n < Product::kNumbers; ++n) total += p[i + n];
       }
-    }
-#if defined(TOPOLM_BF16_DOT)
-    else {
-      for (r = 0; r + 2 <= seen_by_all; r += 2) {
-        const vfloat p = probability(r), q = probability(r + 1);
-        store(scores + r / 2 * kTokens, pair(p, q));
-        total += p + q;
-      }
-      for (; r < rows; r += 2) {
-        const vfloat p = shown(r), q = r + 1 < rows ? shown(r + 1) : vfloat{};
-        store(scores + r / 2 * kTokens, pair(p, q));
-        total += p + q;
-      }
-    }
-#endif
+    };
+    constexpr std::integral_constant<int, 4> kFour;
+    constexpr std::integral_constant<int, Product::kNumbers> kOne;
+    for (r = 0; r + 4 <= seen_by_all; r += 4) keep(kFour, r, [](int64_t, vfloat p) { return p; });
+    for (; r < rows; r += kOne)
+      keep(kOne, r,
+           [&](int64_t row, vfloat p) { return row < rows ? (visible(row) ? p : vfloat{}) : vfloat{}; });
     factor[v] = exp2_of_negative(before - now);
     sum[v] = sum[v] * factor[v] + total;
     maximum[v] = now;
@@ -84,7 +75,7 @@ void attend_with(const AttentionHead& head, float* scratch) {
   float* const key = lines + size * kTokens + kLanes;  // [keys][units]
   float* const value = key + keys * size + kLanes;     // [keys / kNumbers][size]
   gather_lines<Product>(key, head.key, keys, size);
-  gather_steps<Product>(value, size, head.value, keys, size);
+  gather_steps<Product>(value, head.value, keys, size);
 
   for (int64_t q = 0; q < head.queries; q += kTokens) {
     const int64_t queries = min(kTokens, head.queries - q), position = head.first_position + q;
@@ -119,11 +110,14 @@ void attend_with(const AttentionHead& head, float* scratch) {
                                                &factor);
       }
     }
-    for (int64_t i = 0; i < queries && head.logsumexp; ++i)
-      head.logsumexp[q + i] =
-          kLn2 * softmax.maximum[i / kLanes][i % kLanes] + std::log(softmax.sum[i / kLanes][i % kLanes]);
-    vfloat inverse[kTileVectors];
-    for (int v = 0; v < kTileVectors; ++v) inverse[v] = 1.0f / softmax.sum[v];
+    vfloat inverse[kTileVectors] = {};
+    for (int v = 0; v < vectors; ++v) {
+      inverse[v] = 1.0f / softmax.sum[v];
+      if (!head.logsumexp) continue;
+      const vfloat lse = kLn2 * (softmax.maximum[v] + log2(softmax.sum[v]));
+      store(head.logsumexp + q + v * kLanes, lse,
+            Partial{static_cast<int>(min(kLanes, queries - v * kLanes))});
+    }
     scatter_panel(head.out.from(q, 0), out, queries, size, inverse);
   }
 }

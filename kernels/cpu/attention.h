@@ -25,7 +25,7 @@ constexpr int kMaxRows = 4;
 
 TOPOLM_INLINE int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
 
-// ---- products
+// ---- what is multiplied
 
 // An operand is made of units of 32 bits, as many numbers as one multiplication adds up: one float, or two
 // bf16 numbers that are neighbours along the axis summed over. Units are kept in arrays of float.
@@ -33,6 +33,17 @@ TOPOLM_INLINE int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n,
 struct Singles {
   static constexpr int kNumbers = 1;
   TOPOLM_INLINE static vfloat multiply_add(vfloat sum, vfloat a, vfloat b) { return sum + a * b; }
+  /// Units of kNumbers rows of numbers, one from each.
+  TOPOLM_INLINE static vfloat across(const vfloat* rows) { return rows[0]; }
+  /// Units of n numbers of one row; zeros behind them.
+  template <class T>
+  TOPOLM_INLINE static vfloat along(const T* row, int64_t n) {
+    return n < kLanes ? load(row, Partial{static_cast<int>(n)}) : load(row);
+  }
+  template <class F>
+  TOPOLM_INLINE static void with(const Matrix& x, F&& f) {
+    with_elements(x, f);
+  }
 };
 
 #if defined(TOPOLM_BF16_DOT)
@@ -41,24 +52,25 @@ struct Pairs {
   TOPOLM_INLINE static vfloat multiply_add(vfloat sum, vfloat a, vfloat b) {
     return _mm512_dpbf16_ps(sum, bit_cast<__m512bh>(a), bit_cast<__m512bh>(b));
   }
+  TOPOLM_INLINE static vfloat across(const vfloat* rows) {
+    alignas(64) static constexpr uint16_t kZip[] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                    21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                    11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const auto both = bit_cast<__m512i>(_mm512_cvtne2ps_pbh(rows[1], rows[0]));  // rounds
+    return bit_cast<vfloat>(_mm512_permutexvar_epi16(_mm512_load_si512(kZip), both));
+  }
+  TOPOLM_INLINE static vfloat along(const bf16* row, int64_t n) {
+    const auto mask = static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
+    return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(mask, row));
+  }
+  template <class F>
+  TOPOLM_INLINE static void with(const Matrix& x, F&& f) {
+    f(static_cast<bf16*>(x.data));
+  }
 };
 #endif
 
-#if defined(TOPOLM_BF16_DOT)
-/// Units of the numbers of two rows, rounded: a's come first.
-TOPOLM_INLINE vfloat pair(vfloat a, vfloat b) {
-  alignas(64) static constexpr uint16_t kOrder[2 * kLanes] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                              21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                              11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const __m512i both = bit_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
-  return bit_cast<vfloat>(_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both));
-}
-
-/// Units of the first n <= 2 kLanes numbers of a row; zeros behind them.
-TOPOLM_INLINE vfloat load_pairs(const bf16* x, int64_t n) {
-  return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(static_cast<__mmask32>((1ull << n) - 1), x));
-}
-#endif
+// ---- products
 
 /// A unit in all lanes, whatever its bits.
 TOPOLM_INLINE vfloat broadcast(const float* unit) {
@@ -147,41 +159,24 @@ __attribute__((noinline)) void multiply(float* c, int64_t ldc, const float* a, i
 template <class Product>
 TOPOLM_INLINE void gather_lines(float* out, const Matrix& rows, int64_t n, int64_t size) {
   const int64_t units = ceil_div(size, Product::kNumbers);
-#if defined(TOPOLM_BF16_DOT)
-  if constexpr (std::is_same_v<Product, Pairs>) {
-    const auto* const x = static_cast<const bf16*>(rows.data);
+  Product::with(rows, [&](const auto* x) {
     for (int64_t i = 0; i < n; ++i)
-      for (int64_t j = 0; j < size; j += 2 * kLanes)
-        store(out + i * units + j / 2, load_pairs(x + i * rows.row_stride + j, min(size - j, 2 * kLanes)));
-    return;
-  }
-#endif
-  with_elements(rows, [&](const auto* x) {
-    for (int64_t i = 0; i < n; ++i)
-      sweep(size, [&](int64_t j, auto lanes) {
-        store(out + i * units + j, load(x + i * rows.row_stride + j, lanes));
-      });
+      for (int64_t u = 0, j = 0; u < units; u += kLanes, j += kLanes * Product::kNumbers)
+        store(out + i * units + u, Product::along(x + i * rows.row_stride + j, size - j));
   });
 }
 
-/// One line [ld] for each kNumbers rows, of their numbers side by side; zeros behind the head's columns and
-/// the last row. Writes up to kLanes units more.
+/// One line [size] for each kNumbers rows, of their numbers side by side; zeros behind the last row. Writes
+/// up to kLanes units more.
 template <class Product>
-TOPOLM_INLINE void gather_steps(float* out, int64_t ld, const Matrix& rows, int64_t n, int64_t size) {
-  with_elements(rows, [&](const auto* x) {
+TOPOLM_INLINE void gather_steps(float* out, const Matrix& rows, int64_t n, int64_t size) {
+  Product::with(rows, [&](const auto* x) {
     for (int64_t i = 0; i < n; i += Product::kNumbers)
-      sweep(ld, [&](int64_t j, auto) {
-        const auto row = [&](int64_t r) {
-          const auto* const p = x + r * rows.row_stride + j;
-          return r >= n || j >= size ? vfloat{}
-                 : size - j < kLanes ? load(p, Partial{static_cast<int>(size - j)})
-                                     : load(p);
-        };
-        float* const to = out + i / Product::kNumbers * ld + j;
-        if constexpr (Product::kNumbers == 1)
-          store(to, row(i));
-        else
-          store(to, pair(row(i), row(i + 1)));
+      sweep(size, [&](int64_t j, auto lanes) {
+        vfloat row[Product::kNumbers] = {};
+        for (int64_t r = 0; r < min(Product::kNumbers, n - i); ++r)
+          row[r] = load(x + (i + r) * rows.row_stride + j, lanes);
+        store(out + i / Product::kNumbers * size + j, Product::across(row));
       });
   });
 }

@@ -17,8 +17,7 @@ struct BackwardHead {
 };
 
 int64_t backward_scratch(int64_t length, int64_t size) {
-  const int64_t rows = round_up(length, kTokens), ld = round_up(size, kLanes);
-  return rows * (6 * size + 2 * ld + 2) + 3 * size * kTokens + 3 * kBlock * kTokens + 8 * kLanes;
+  return round_up(length, kTokens) * (8 * size + 2) + 3 * size * kTokens + 4 * kBlock * kTokens + 8 * kLanes;
 }
 
 /// Rows of a block, as queries that see the first `vectors` of a tile's keys.
@@ -29,9 +28,9 @@ struct Part {
 /// Scores of one vector of keys become probabilities and `gradient`, which holds dP, becomes dS, as operands
 /// of Product; `lines` gets dS along the keys. Rows up to `diagonal` + kLanes see keys up to row - diagonal.
 template <class Product>
-TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, [[maybe_unused]] float* lines,
-                                    const float* level, const float* dot, int64_t begin, int64_t rows,
-                                    int64_t diagonal, float scale) {
+TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, float* lines, const float* level,
+                                    const float* dot, int64_t begin, int64_t rows, int64_t diagonal,
+                                    float scale) {
   struct Row {
     vfloat p, g;
   };
@@ -46,24 +45,26 @@ TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, [[maybe_unus
     return Row{visible ? row.p : vfloat{}, visible ? row.g : vfloat{}};
   };
   const auto keep = [&](int64_t r, auto&& row) __attribute__((always_inline)) {
-    const int64_t step = r / Product::kNumbers * kTokens;
-    const Row a = row(r);
-    if constexpr (Product::kNumbers == 1) {
-      store(scores + step, a.p);
-      store(gradient + step, a.g);
+    constexpr int kNumbers = Product::kNumbers;
+    vfloat p[kNumbers], g[kNumbers];
+    for (int i = 0; i < kNumbers; ++i) {
+      const Row values = row(r + i);
+      p[i] = values.p;
+      g[i] = values.g;
     }
+    store(scores + r / kNumbers * kTokens, Product::across(p));
+    store(gradient + r / kNumbers * kTokens, Product::across(g));
 #if defined(TOPOLM_BF16_DOT)
-    else {
-      const Row b = row(r + 1);
-      store(scores + step, pair(a.p, b.p));
-      store(gradient + step, pair(a.g, b.g));
-      const __m512bh both = _mm512_cvtne2ps_pbh(b.g, a.g);
-      __builtin_memcpy(lines + r * (kTokens / 2), &both, sizeof both / 2);
-      __builtin_memcpy(lines + (r + 1) * (kTokens / 2),
-                       reinterpret_cast<const char*>(&both) + sizeof both / 2, sizeof both / 2);
+    if constexpr (kNumbers == 2) {
+      const __m512bh both = _mm512_cvtne2ps_pbh(g[1], g[0]);
+      constexpr size_t kHalf = sizeof both / 2;
+      __builtin_memcpy(lines + r * (kTokens / 2), &both, kHalf);
+      __builtin_memcpy(lines + (r + 1) * (kTokens / 2), reinterpret_cast<const char*>(&both) + kHalf, kHalf);
     }
 #endif
   };
+  for (int64_t r = 0; r < begin; ++r)
+    for (int64_t i = 0; i < kLanes / Product::kNumbers; ++i) lines[r * (kTokens / Product::kNumbers) + i] = 0;
   int64_t r = begin;
   for (; r < min(rows, diagonal + kLanes); r += Product::kNumbers) keep(r, masked);
   for (; r + Product::kNumbers <= rows; r += Product::kNumbers) keep(r, whole);
@@ -73,8 +74,7 @@ TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, [[maybe_unus
 template <class Product>
 void attend_backward_with(const BackwardHead& head, float* scratch) {
   constexpr int64_t kNumbers = Product::kNumbers, kLine = kTokens / kNumbers;
-  const int64_t n = head.length, size = head.size, units = ceil_div(size, kNumbers),
-                ld = round_up(size, kLanes);
+  const int64_t n = head.length, size = head.size, units = ceil_div(size, kNumbers);
   const int64_t padded = round_up(n, kTokens);
   float* next = scratch;
   const auto take = [&](int64_t floats) { return std::exchange(next, next + floats); };
@@ -82,26 +82,27 @@ void attend_backward_with(const BackwardHead& head, float* scratch) {
   float* const dout_lines = take(n * units + kLanes);
   float* const query_steps = kNumbers == 1 ? query_lines : take(ceil_div(n, kNumbers) * size + kLanes);
   float* const dout_steps = kNumbers == 1 ? dout_lines : take(ceil_div(n, kNumbers) * size + kLanes);
+  float* const key_steps = take(ceil_div(n, kNumbers) * size + kLanes);
   float* const key_panels = take(padded * units);  // [n / kTokens][units][kTokens]
   float* const value_panels = take(padded * units);
-  float* const key_steps = take(ceil_div(n, kNumbers) * ld);
-  float* const dquery = take(n * ld);
-  float* const dkey = take(size * kTokens);  // of one tile of keys, turned round
+  float* const dquery = take(padded * size);  // [n / kTokens][size][kTokens]
+  float* const dkey = take(size * kTokens);   // of one tile of keys
   float* const dvalue = take(size * kTokens);
   float* const lines = take(kTokens * units + kLanes);
   float* const scores = take(kBlock * kTokens);
   float* const gradient = take(kBlock * kTokens);
   float* const gradient_lines = kNumbers == 1 ? gradient : take(kBlock * kLine);
+  float* const turned = take(kLine * kTokens);
   float* const dot = take(n);
   float* const level = take(n);
 
   gather_lines<Product>(query_lines, head.query, n, size);
   gather_lines<Product>(dout_lines, head.dout, n, size);
   if constexpr (kNumbers > 1) {
-    gather_steps<Product>(query_steps, size, head.query, n, size);
-    gather_steps<Product>(dout_steps, size, head.dout, n, size);
+    gather_steps<Product>(query_steps, head.query, n, size);
+    gather_steps<Product>(dout_steps, head.dout, n, size);
   }
-  gather_steps<Product>(key_steps, ld, head.key, n, size);
+  gather_steps<Product>(key_steps, head.key, n, size);
   for (int64_t k = 0; k < n; k += kTokens) {
     const int64_t keys = min(kTokens, n - k);
     gather_lines<Product>(lines, head.key.from(k, 0), keys, size);
@@ -122,7 +123,7 @@ void attend_backward_with(const BackwardHead& head, float* scratch) {
       }
     });
   });
-  for (int64_t i = 0; i < n * ld; i += kLanes) store(dquery + i, vfloat{});
+  for (int64_t i = 0; i < padded * size; i += kLanes) store(dquery + i, vfloat{});
 
   const float factor = score_factor(size), scale = 1 / std::sqrt(static_cast<float>(size));
   for (int64_t k = 0; k < n; k += kTokens) {
@@ -157,21 +158,21 @@ void attend_backward_with(const BackwardHead& head, float* scratch) {
                                               scores + first * kTokens, kTokens, size, p.vectors, depth);
         multiply<Product, Before::keep, true>(dkey, kTokens, query_steps + step * size, size,
                                               gradient + first * kTokens, kTokens, size, p.vectors, depth);
-        multiply<Product, Before::keep, false>(dquery + (q + p.begin) * ld, ld,
-                                               gradient_lines + p.begin * kLine, kLine,
-                                               key_steps + k / kNumbers * ld, ld, p.rows, ld / kLanes,
-                                               ceil_div(min(keys, p.vectors * kLanes), kNumbers));
+      }
+      for (int64_t i = 0; i < rows; i += kTokens) {
+        const int64_t count = min(kTokens, rows - i);
+        gather_panel(turned, gradient_lines + i * kLine, count, kLine);
+        multiply<Product, Before::keep, true>(dquery + (q + i) * size, kTokens,
+                                              key_steps + k / kNumbers * size, size, turned, kTokens, size,
+                                              ceil_div(count, kLanes), ceil_div(keys, kNumbers));
       }
     }
     scatter_panel(head.dkey.from(k, 0), dkey, keys, size, {splat(scale), splat(scale)});
     scatter_panel(head.dvalue.from(k, 0), dvalue, keys, size, {splat(1.0f), splat(1.0f)});
   }
-  with_elements(head.dquery, [&](auto* x) {
-    for (int64_t i = 0; i < n; ++i)
-      sweep(size, [&](int64_t j, auto lanes) {
-        store(x + i * head.dquery.row_stride + j, scale * load(dquery + i * ld + j, lanes), lanes);
-      });
-  });
+  for (int64_t q = 0; q < n; q += kTokens)
+    scatter_panel(head.dquery.from(q, 0), dquery + q * size, min(kTokens, n - q), size,
+                  {splat(scale), splat(scale)});
 }
 
 void attend_backward(const BackwardHead& head, float* scratch) {
