@@ -1,57 +1,206 @@
-// What training's and decoding's attention share: one head's tensors, copied into fp32 scratch where they are
-// padded and turned round, so that any head size (49 above all) costs little and nothing is padded in memory.
+// What training's and decoding's attention share: products of one head's tensors, copied into scratch where
+// one operand is turned round, so that a head size, 49 above all, costs what it is, and nothing is padded in
+// memory.
+//
+// Tokens lie in the lanes and the head's columns in the rows of a register tile: a product of 49 columns
+// takes 49 of them, where columns in the lanes would take 64; and softmax over keys is vertical.
 #pragma once
+
+#include <cmath>
 
 #include "kernels/cpu/gemm.h"
 
 namespace topolm::TOPOLM_ISA {
 
-constexpr int kBlock = 64;  // keys, and in the backward queries, handled at a time
+constexpr int kBlock = 64;          // rows handled at a time: what is between two products stays in L1
+constexpr int kTokens = kTileCols;  // in the lanes of a register tile
+constexpr int kTileVectors = kTokens / kLanes;
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kQueries = 8;  // rows of a register tile; three vectors wide at most
+constexpr int kMaxRows = 8;  // of a register tile: enough independent sums, and few rows of 49 = 7 * 7 idle
+#elif defined(__AVX2__)
+constexpr int kMaxRows = 6;
 #else
-constexpr int kQueries = 4;
+constexpr int kMaxRows = 4;
 #endif
-static_assert(kBlock % kQueries == 0 && kBlock % kLanes == 0);
 
 TOPOLM_INLINE int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
 
-/// One head of one sequence: `data` are its rows, [.., head_size], wherever they lie in a wider tensor.
-TOPOLM_INLINE Matrix head_of(const Tensor& t, int64_t first_row, int64_t first_col) {
-  return matrix(t).from(first_row, first_col);
+// ---- what is multiplied
+
+// An operand is made of units of 32 bits, as many numbers as one multiplication adds up: one float, or two
+// bf16 numbers that are neighbours along the axis summed over. Units are kept in arrays of float.
+
+struct Singles {
+  static constexpr int kNumbers = 1;
+  TOPOLM_INLINE static vfloat multiply_add(vfloat sum, vfloat a, vfloat b) { return sum + a * b; }
+  /// Units of kNumbers rows of numbers, one from each.
+  TOPOLM_INLINE static vfloat across(const vfloat* rows) { return rows[0]; }
+  /// Units of n numbers of one row; zeros behind them.
+  template <class T>
+  TOPOLM_INLINE static vfloat along(const T* row, int64_t n) {
+    return n < kLanes ? load(row, Partial{static_cast<int>(n)}) : load(row);
+  }
+  template <class F>
+  TOPOLM_INLINE static void with(const Matrix& x, F&& f) {
+    with_elements(x, f);
+  }
+};
+
+#if defined(TOPOLM_BF16_DOT)
+struct Pairs {
+  static constexpr int kNumbers = 2;
+  TOPOLM_INLINE static vfloat multiply_add(vfloat sum, vfloat a, vfloat b) {
+    return _mm512_dpbf16_ps(sum, bit_cast<__m512bh>(a), bit_cast<__m512bh>(b));
+  }
+  TOPOLM_INLINE static vfloat across(const vfloat* rows) {
+    alignas(64) static constexpr uint16_t kZip[] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                    21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                    11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const auto both = bit_cast<__m512i>(_mm512_cvtne2ps_pbh(rows[1], rows[0]));  // rounds
+    return bit_cast<vfloat>(_mm512_permutexvar_epi16(_mm512_load_si512(kZip), both));
+  }
+  TOPOLM_INLINE static vfloat along(const bf16* row, int64_t n) {
+    const auto mask = static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
+    return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(mask, row));
+  }
+  template <class F>
+  TOPOLM_INLINE static void with(const Matrix& x, F&& f) {
+    f(static_cast<bf16*>(x.data));
+  }
+};
+#endif
+
+// ---- products
+
+/// A unit in all lanes, whatever its bits.
+TOPOLM_INLINE vfloat broadcast(const float* unit) {
+  int32_t bits;
+  __builtin_memcpy(&bits, unit, 4);
+  return bit_cast<vfloat>(splat(bits));
 }
 
-/// c (+)= a b for kQueries rows and `vectors` vectors of columns; operands as in multiply_add.
-template <int kAcross, int kAlong>
-TOPOLM_INLINE void multiply_rows(float* c, int64_t ldc, const float* a, const float* b, int64_t ldb,
-                                 int64_t vectors, int64_t depth, bool accumulate) {
-  const auto tile = [&]<int V>(std::integral_constant<int, V>) __attribute__((always_inline)) {
-    vfloat sums[kQueries][V] = {};
-    if (accumulate) {
+/// Calls f(row, R) for tiles of at most kMaxRows rows, as equal as can be; R is a constant.
+template <int R = kMaxRows, class F>
+TOPOLM_INLINE void with_rows(int64_t rows, F&& f) {
+  if constexpr (R > 0) {
+    if (rows == R)
+      f(std::integral_constant<int, R>{});
+    else
+      with_rows<R - 1>(rows, f);
+  }
+}
+
+/// What happens to c before the products are added.
+enum class Before { clear, keep, scale };
+
+template <class Product, Before kBefore, int R, int V>
+TOPOLM_INLINE void multiply_tile(float* c, int64_t ldc, const float* a, int64_t across, int64_t along,
+                                 const float* b, int64_t ldb, int64_t depth, const vfloat* factor) {
+  vfloat sums[R][V] = {};
+  if constexpr (kBefore != Before::clear) {
+    TOPOLM_UNROLL
+    for (int i = 0; i < R; ++i) {
       TOPOLM_UNROLL
-      for (int i = 0; i < kQueries; ++i) {
-        TOPOLM_UNROLL
-        for (int v = 0; v < V; ++v) sums[i][v] = load(c + i * ldc + v * kLanes);
+      for (int v = 0; v < V; ++v) {
+        sums[i][v] = load(c + i * ldc + v * kLanes);
+        if constexpr (kBefore == Before::scale) sums[i][v] *= factor[v];
       }
     }
-    multiply_add<kQueries, V, kAcross, kAlong>(sums, a, b, ldb, depth);
-    TOPOLM_UNROLL
-    for (int i = 0; i < kQueries; ++i) {
-      TOPOLM_UNROLL
-      for (int v = 0; v < V; ++v) store(c + i * ldc + v * kLanes, sums[i][v]);
-    }
-    c += V * kLanes;
-    b += V * kLanes;
-    vectors -= V;
-  };
-  while (vectors > 0) {
-    if (vectors == 1)
-      tile(std::integral_constant<int, 1>{});
-    else if (vectors == 2 || vectors == 4)
-      tile(std::integral_constant<int, 2>{});
-    else
-      tile(std::integral_constant<int, 3>{});
   }
+  for (int64_t k = 0; k < depth; ++k) {
+    vfloat row[V];
+    TOPOLM_UNROLL
+    for (int v = 0; v < V; ++v) row[v] = load(b + k * ldb + v * kLanes);
+    TOPOLM_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const vfloat x = broadcast(a + i * across + k * along);
+      TOPOLM_UNROLL
+      for (int v = 0; v < V; ++v) sums[i][v] = Product::multiply_add(sums[i][v], x, row[v]);
+    }
+  }
+  TOPOLM_UNROLL
+  for (int i = 0; i < R; ++i) {
+    TOPOLM_UNROLL
+    for (int v = 0; v < V; ++v) store(c + i * ldc + v * kLanes, sums[i][v]);
+  }
+}
+
+/// c [rows][vectors] = a b, or += when kept, or factor c + a b with a factor for each lane of kTileVectors.
+/// Row k of b, of the depth's units, is at b + k * ldb. Unit (i, k) of a is at a[i * lda + k], or, when a is
+/// transposed, at a[k * lda + i].
+template <class Product, Before kBefore, bool kTransposed>
+__attribute__((noinline)) void multiply(float* c, int64_t ldc, const float* a, int64_t lda, const float* b,
+                                        int64_t ldb, int64_t rows, int64_t vectors, int64_t depth,
+                                        const vfloat* factor = nullptr) {
+  const int64_t tiles = ceil_div(rows, kMaxRows);
+  for (int64_t v = 0; v < vectors; v += kTileVectors)
+    for (int64_t tile = 0, i = 0; tile < tiles; ++tile) {
+      const int64_t next = rows * (tile + 1) / tiles;
+      with_rows(
+          next - i, [&](auto R) __attribute__((always_inline)) {
+            const auto columns = [&](auto V) __attribute__((always_inline)) {
+              multiply_tile<Product, kBefore, R(), V()>(
+                  c + i * ldc + v * kLanes, ldc, a + i * (kTransposed ? 1 : lda), kTransposed ? 1 : lda,
+                  kTransposed ? lda : 1, b + v * kLanes, ldb, depth, factor);
+            };
+            if (v + 1 < vectors)
+              columns(std::integral_constant<int, kTileVectors>{});
+            else
+              columns(std::integral_constant<int, 1>{});
+          });
+      i = next;
+    }
+}
+
+// ---- operands
+
+/// One line [units] for each row, along the head's columns; zeros behind them. Writes up to kLanes units
+/// more.
+template <class Product>
+TOPOLM_INLINE void gather_lines(float* out, const Matrix& rows, int64_t n, int64_t size) {
+  const int64_t units = ceil_div(size, Product::kNumbers);
+  Product::with(rows, [&](const auto* x) {
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t u = 0, j = 0; u < units; u += kLanes, j += kLanes * Product::kNumbers)
+        store(out + i * units + u, Product::along(x + i * rows.row_stride + j, size - j));
+  });
+}
+
+/// One line [size] for each kNumbers rows, of their numbers side by side; zeros behind the last row. Writes
+/// up to kLanes units more.
+template <class Product>
+TOPOLM_INLINE void gather_steps(float* out, const Matrix& rows, int64_t n, int64_t size) {
+  Product::with(rows, [&](const auto* x) {
+    for (int64_t i = 0; i < n; i += Product::kNumbers)
+      sweep(size, [&](int64_t j, auto lanes) {
+        vfloat row[Product::kNumbers] = {};
+        for (int64_t r = 0; r < min(Product::kNumbers, n - i); ++r)
+          row[r] = load(x + (i + r) * rows.row_stride + j, lanes);
+        store(out + i / Product::kNumbers * size + j, Product::across(row));
+      });
+  });
+}
+
+/// Turns lines round: out[u * kTokens + i] is unit u of line i; zeros behind n lines.
+TOPOLM_INLINE void gather_panel(float* out, const float* lines, int64_t n, int64_t units) {
+  pack_panel<kTokens>(out, lines, units, 1, n, units);
+}
+
+/// The inverse, of floats: row i < n of `rows` becomes factor[i] times column i of in [size][kTokens].
+TOPOLM_INLINE void scatter_panel(const Matrix& rows, const float* in, int64_t n, int64_t size,
+                                 const vfloat (&factor)[kTileVectors]) {
+  with_elements(rows, [&](auto* x) {
+    for (int64_t v = 0; v * kLanes < n; ++v)
+      sweep(size, [&](int64_t j, auto lanes) {
+        vfloat square[kLanes];
+        TOPOLM_UNROLL
+        for (int i = 0; i < kLanes; ++i)
+          square[i] = j + i < size ? factor[v] * load(in + (j + i) * kTokens + v * kLanes) : vfloat{};
+        transpose(square);
+        for (int64_t i = 0; i < min(kLanes, n - v * kLanes); ++i)
+          store(x + (v * kLanes + i) * rows.row_stride + j, square[i], lanes);
+      });
+  });
 }
 
 /// out [n, ld] = scale * rows, zeros behind `size` columns.
@@ -64,30 +213,6 @@ TOPOLM_INLINE void gather_rows(float* out, int64_t ld, const Matrix& rows, int64
         store(out + i * ld + j, scale * load(x + i * rows.row_stride + j, lanes), lanes);
       });
     }
-  });
-}
-
-/// Panels of W rows, [ceil(n / W)][size][W], zeros behind n rows: pack_panel's layout. Writes up to kLanes
-/// floats more.
-template <int W>
-TOPOLM_INLINE void gather_panels(float* out, const Matrix& rows, int64_t n, int64_t size, float scale) {
-  with_elements(rows, [&](const auto* x) {
-    for (int64_t i = 0; i < n; i += W)
-      pack_panel<W>(out + i * size, x + i * rows.row_stride, rows.row_stride, 1, min(W, n - i), size);
-  });
-  if (scale != 1)
-    sweep(round_up(n, W) * size,
-          [&](int64_t i, auto lanes) { store(out + i, scale * load(out + i, lanes), lanes); });
-}
-
-/// The inverse of gather_rows.
-TOPOLM_INLINE void scatter_rows(const Matrix& rows, const float* in, int64_t ld, int64_t n, int64_t size,
-                                float scale) {
-  with_elements(rows, [&](auto* x) {
-    for (int64_t i = 0; i < n; ++i)
-      sweep(size, [&](int64_t j, auto lanes) {
-        store(x + i * rows.row_stride + j, scale * load(in + i * ld + j, lanes), lanes);
-      });
   });
 }
 
@@ -106,11 +231,23 @@ struct AttentionHead {
   int64_t first_position, queries, size;
 };
 
-/// Floats of scratch that attend() needs for so many queries and keys.
-int64_t attend_scratch(int64_t queries, int64_t keys, int64_t size);
+/// Floats of scratch that attend() needs for so many keys.
+int64_t attend_scratch(int64_t keys, int64_t size);
 
 /// out = softmax(query key^T / sqrt(size)) value, causal. Flash attention (Dao et al. 2022): blocks of keys
 /// with a running maximum and sum.
 void attend(const AttentionHead& head, float* scratch);
+
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+/// softmax(s / sqrt(size)) is 2^(s * factor) over its sum.
+TOPOLM_INLINE float score_factor(int64_t size) { return kLog2E / std::sqrt(static_cast<float>(size)); }
+
+/// Whether all of them are bf16: then products may be of bf16 numbers, and what is between two of them
+/// rounded.
+template <class... Matrices>
+TOPOLM_INLINE bool all_bf16(const Matrices&... m) {
+  return ((m.dtype == DType::bf16) && ...);
+}
 
 }  // namespace topolm::TOPOLM_ISA

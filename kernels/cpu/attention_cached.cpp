@@ -177,7 +177,7 @@ void CpuKernels::attention_cached(const Tensor& out, const Tensor& key_cache, co
   copy_rows(value_rows.from(position, 0), qkv_rows.from(0, 2 * c), m, c);
 
   if (m > kFewRows) {
-    const int64_t floats = attend_scratch(m, keys, size);
+    const int64_t floats = attend_scratch(keys, size);
     pool_.parallel_for(n_head, [=, this](int64_t head, int thread) {
       attend({.out = out_rows.from(0, head * size),
               .query = qkv_rows.from(0, head * size),

@@ -237,22 +237,62 @@ TOPOLM_INLINE vfloat sqrt(vfloat x) {
 #endif
 }
 
+/// 2^n p, for whole numbers n = round(x): what ends an exponential. AVX-512 has instructions for both.
+struct Power {
+  vfloat n;
+#if defined(__AVX512F__)
+  TOPOLM_INLINE explicit Power(vfloat x) : n(_mm512_maskz_roundscale_ps(0xffff, x, 8)) {}  // to nearest even
+  TOPOLM_INLINE vfloat times(vfloat p) const { return _mm512_maskz_scalef_ps(0xffff, p, n); }
+#else
+  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  vint bits;
+  TOPOLM_INLINE explicit Power(vfloat x) : bits(bit_cast<vint>(x + kMagic)) {
+    n = bit_cast<vfloat>(bits) - kMagic;
+  }
+  TOPOLM_INLINE vfloat times(vfloat p) const { return p * bit_cast<vfloat>((bits << 23) + 0x3f800000); }
+#endif
+};
+
 /// e^x within 2 ulp for x <= 88; 0 below -87; NaN stays NaN. Cody-Waite reduction, degree-6 Taylor-like
 /// polynomial.
 TOPOLM_INLINE vfloat exp(vfloat x) {
   x = x > 88.0f ? splat(88.0f) : x;
-  const vfloat magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const vfloat shifted = x * 1.44269504f + magic;
-  const vfloat n = shifted - magic;
-  const vfloat r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  const Power power(x * 1.44269504f);
+  const vfloat r = (x - power.n * 0.693359375f) - power.n * -2.12194440e-4f;
   vfloat p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + (r + 1.0f);
-  const vint power = (bit_cast<vint>(shifted) - bit_cast<vint>(magic) + 127) << 23;
-  return x < -87.0f ? vfloat{} : p * bit_cast<vfloat>(power);
+  return x < -87.0f ? vfloat{} : power.times(p);
+}
+
+/// 2^x for x <= 0, within 2 ulp; 2^-126 below that: not 0. NaN stays NaN, and 2^0 is 1. Half the work of exp,
+/// and what softmax needs: its exponents are differences to the largest, and their factor is free.
+TOPOLM_INLINE vfloat exp2_of_negative(vfloat x) {
+  x = max(splat(-126.0f), x);  // in this order: a comparison with NaN is false
+  const Power power(x);
+  const vfloat r = x - power.n;
+  vfloat p = r * 1.326472731e-03f + 9.671512991e-03f;  // minimax, of relative error 9e-8
+  p = p * r + 5.550733581e-02f;
+  p = p * r + 2.402224243e-01f;
+  p = p * r + 6.931470037e-01f;
+  p = p * r + 1.0f;
+  return power.times(p);
+}
+
+/// log2(x) for normal x > 0, within 3e-7 (1 + |log2(x)|); NaN stays NaN. With x = 2^n m and
+/// s = (m - 1) / (m + 1), log(m) = 2 (s + s^3/3 + s^5/5 + ...), |s| <= 0.172.
+TOPOLM_INLINE vfloat log2(vfloat x) {
+  const vint shifted = bit_cast<vint>(x) - 0x3f3504f3;  // of sqrt(1/2)
+  const vfloat m = bit_cast<vfloat>((shifted & 0x7fffff) + 0x3f3504f3);
+  const vfloat s = (m - 1.0f) / (m + 1.0f), y = s * s;
+  vfloat p = y * 0.320598895f + 0.412198596f;  // 2 / (k log(2)), k = 9, 7, 5, 3, 1
+  p = p * y + 0.577078016f;
+  p = p * y + 0.961796694f;
+  p = p * y + 2.885390082f;
+  return x == x ? p * s + __builtin_convertvector(shifted >> 23, vfloat) : x;
 }
 
 /// The normal distribution at x: density and cumulative, both within a relative 5e-7 (1 + x^2/2), also in the

@@ -1,0 +1,216 @@
+// The gradient of causal self-attention, from the saved logsumexp and again without a T x T matrix.
+#include "engine/profile.h"
+#include "kernels/attention_sizes.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace topolm::TOPOLM_ISA {
+
+// With P = softmax(S), S = scale Q K^T:  dV = P^T dO,  dP = dO V^T,  dS = P * (dP - rowsum(dO * O)),
+// dQ = scale dS K,  dK = scale dS^T Q. Keys lie in the lanes: then all but dQ cost what the head's size is.
+namespace {
+
+struct BackwardHead {
+  Matrix dquery, dkey, dvalue, dout, query, key, value, out;
+  const float* logsumexp;
+  int64_t length, size;
+};
+
+int64_t backward_scratch(int64_t length, int64_t size) {
+  return round_up(length, kTokens) * (8 * size + 2) + 3 * size * kTokens + 4 * kBlock * kTokens + 8 * kLanes;
+}
+
+/// Rows of a block, as queries that see the first `vectors` of a tile's keys.
+struct Part {
+  int64_t begin, rows, vectors;
+};
+
+/// Scores of one vector of keys become probabilities and `gradient`, which holds dP, becomes dS, as operands
+/// of Product; `lines` gets dS along the keys. Rows up to `diagonal` + kLanes see keys up to row - diagonal.
+template <class Product>
+TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, float* lines, const float* level,
+                                    const float* dot, int64_t begin, int64_t rows, int64_t diagonal,
+                                    float scale) {
+  struct Row {
+    vfloat p, g;
+  };
+  const auto whole = [&](int64_t r) __attribute__((always_inline)) {
+    const vfloat p = exp2_of_negative(load(scores + r * kTokens) * scale - level[r]);
+    return Row{p, p * (load(gradient + r * kTokens) - dot[r])};
+  };
+  const auto masked = [&](int64_t r) __attribute__((always_inline)) {
+    if (r >= rows) return Row{};
+    const Row row = whole(r);
+    const vint visible = lane_indices() <= static_cast<int32_t>(r - diagonal);
+    return Row{visible ? row.p : vfloat{}, visible ? row.g : vfloat{}};
+  };
+  const auto keep = [&](int64_t r, auto&& row) __attribute__((always_inline)) {
+    constexpr int kNumbers = Product::kNumbers;
+    vfloat p[kNumbers], g[kNumbers];
+    for (int i = 0; i < kNumbers; ++i) {
+      const Row values = row(r + i);
+      p[i] = values.p;
+      g[i] = values.g;
+    }
+    store(scores + r / kNumbers * kTokens, Product::across(p));
+    store(gradient + r / kNumbers * kTokens, Product::across(g));
+#if defined(TOPOLM_BF16_DOT)
+    if constexpr (kNumbers == 2) {
+      const __m512bh both = _mm512_cvtne2ps_pbh(g[1], g[0]);
+      constexpr size_t kHalf = sizeof both / 2;
+      __builtin_memcpy(lines + r * (kTokens / 2), &both, kHalf);
+      __builtin_memcpy(lines + (r + 1) * (kTokens / 2), reinterpret_cast<const char*>(&both) + kHalf, kHalf);
+    }
+#endif
+  };
+  for (int64_t r = 0; r < begin; ++r)
+    for (int64_t i = 0; i < kLanes / Product::kNumbers; ++i) lines[r * (kTokens / Product::kNumbers) + i] = 0;
+  int64_t r = begin;
+  for (; r < min(rows, diagonal + kLanes); r += Product::kNumbers) keep(r, masked);
+  for (; r + Product::kNumbers <= rows; r += Product::kNumbers) keep(r, whole);
+  if (r < rows) keep(r, masked);
+}
+
+template <class Product>
+void attend_backward_with(const BackwardHead& head, float* scratch) {
+  constexpr int64_t kNumbers = Product::kNumbers, kLine = kTokens / kNumbers;
+  const int64_t n = head.length, size = head.size, units = ceil_div(size, kNumbers);
+  const int64_t padded = round_up(n, kTokens);
+  float* next = scratch;
+  const auto take = [&](int64_t floats) { return std::exchange(next, next + floats); };
+  float* const query_lines = take(n * units + kLanes);
+  float* const dout_lines = take(n * units + kLanes);
+  float* const query_steps = kNumbers == 1 ? query_lines : take(ceil_div(n, kNumbers) * size + kLanes);
+  float* const dout_steps = kNumbers == 1 ? dout_lines : take(ceil_div(n, kNumbers) * size + kLanes);
+  float* const key_steps = take(ceil_div(n, kNumbers) * size + kLanes);
+  float* const key_panels = take(padded * units);  // [n / kTokens][units][kTokens]
+  float* const value_panels = take(padded * units);
+  float* const dquery = take(padded * size);  // [n / kTokens][size][kTokens]
+  float* const dkey = take(size * kTokens);   // of one tile of keys
+  float* const dvalue = take(size * kTokens);
+  float* const lines = take(kTokens * units + kLanes);
+  float* const scores = take(kBlock * kTokens);
+  float* const gradient = take(kBlock * kTokens);
+  float* const gradient_lines = kNumbers == 1 ? gradient : take(kBlock * kLine);
+  float* const turned = take(kLine * kTokens);
+  float* const dot = take(n);
+  float* const level = take(n);
+
+  gather_lines<Product>(query_lines, head.query, n, size);
+  gather_lines<Product>(dout_lines, head.dout, n, size);
+  if constexpr (kNumbers > 1) {
+    gather_steps<Product>(query_steps, head.query, n, size);
+    gather_steps<Product>(dout_steps, head.dout, n, size);
+  }
+  gather_steps<Product>(key_steps, head.key, n, size);
+  for (int64_t k = 0; k < n; k += kTokens) {
+    const int64_t keys = min(kTokens, n - k);
+    gather_lines<Product>(lines, head.key.from(k, 0), keys, size);
+    gather_panel(key_panels + k * units, lines, keys, units);
+    gather_lines<Product>(lines, head.value.from(k, 0), keys, size);
+    gather_panel(value_panels + k * units, lines, keys, units);
+  }
+  with_elements(head.out, [&](const auto* out) {
+    with_elements(head.dout, [&](const auto* dout) {
+      for (int64_t i = 0; i < n; ++i) {
+        vfloat sum{};
+        sweep(size, [&](int64_t j, auto lanes) {
+          sum += load(out + i * head.out.row_stride + j, lanes) *
+                 load(dout + i * head.dout.row_stride + j, lanes);
+        });
+        dot[i] = reduce_add(sum);
+        level[i] = head.logsumexp[i] * kLog2E;
+      }
+    });
+  });
+  for (int64_t i = 0; i < padded * size; i += kLanes) store(dquery + i, vfloat{});
+
+  const float factor = score_factor(size), scale = 1 / std::sqrt(static_cast<float>(size));
+  for (int64_t k = 0; k < n; k += kTokens) {
+    const int64_t keys = min(kTokens, n - k), vectors = ceil_div(keys, kLanes);
+    for (int64_t i = 0; i < size * kTokens; i += kLanes) {
+      store(dkey + i, vfloat{});
+      store(dvalue + i, vfloat{});
+    }
+    for (int64_t q = k; q < n; q += kBlock) {
+      const int64_t rows = min(kBlock, n - q), alone = q == k ? min(rows, kLanes) : 0;
+      const Part parts[] = {{0, alone, 1}, {alone, rows - alone, vectors}};
+      for (const Part& p : parts) {
+        if (p.rows == 0) continue;
+        multiply<Product, Before::clear, false>(scores + p.begin * kTokens, kTokens,
+                                                query_lines + (q + p.begin) * units, units,
+                                                key_panels + k * units, kTokens, p.rows, p.vectors, units);
+        multiply<Product, Before::clear, false>(gradient + p.begin * kTokens, kTokens,
+                                                dout_lines + (q + p.begin) * units, units,
+                                                value_panels + k * units, kTokens, p.rows, p.vectors, units);
+      }
+      for (int v = 0; v < vectors; ++v) {
+        const int64_t begin = q == k ? v * kLanes : 0;
+        softmax_backward<Product>(scores + v * kLanes, gradient + v * kLanes,
+                                  gradient_lines + v * kLanes / kNumbers, level + q, dot + q, begin, rows,
+                                  q == k ? begin : -kLanes, factor);
+      }
+      for (const Part& p : parts) {
+        if (p.rows == 0) continue;
+        const int64_t depth = ceil_div(p.rows, kNumbers), first = p.begin / kNumbers,
+                      step = (q + p.begin) / kNumbers;
+        multiply<Product, Before::keep, true>(dvalue, kTokens, dout_steps + step * size, size,
+                                              scores + first * kTokens, kTokens, size, p.vectors, depth);
+        multiply<Product, Before::keep, true>(dkey, kTokens, query_steps + step * size, size,
+                                              gradient + first * kTokens, kTokens, size, p.vectors, depth);
+      }
+      for (int64_t i = 0; i < rows; i += kTokens) {
+        const int64_t count = min(kTokens, rows - i);
+        gather_panel(turned, gradient_lines + i * kLine, count, kLine);
+        multiply<Product, Before::keep, true>(dquery + (q + i) * size, kTokens,
+                                              key_steps + k / kNumbers * size, size, turned, kTokens, size,
+                                              ceil_div(count, kLanes), ceil_div(keys, kNumbers));
+      }
+    }
+    scatter_panel(head.dkey.from(k, 0), dkey, keys, size, {splat(scale), splat(scale)});
+    scatter_panel(head.dvalue.from(k, 0), dvalue, keys, size, {splat(1.0f), splat(1.0f)});
+  }
+  for (int64_t q = 0; q < n; q += kTokens)
+    scatter_panel(head.dquery.from(q, 0), dquery + q * size, min(kTokens, n - q), size,
+                  {splat(scale), splat(scale)});
+}
+
+void attend_backward(const BackwardHead& head, float* scratch) {
+#if defined(TOPOLM_BF16_DOT)
+  if (all_bf16(head.dquery, head.dout, head.query, head.out))
+    return attend_backward_with<Pairs>(head, scratch);
+#endif
+  attend_backward_with<Singles>(head, scratch);
+}
+
+}  // namespace
+
+void CpuKernels::attention_backward(const Tensor& dqkv, const Tensor& dout, const Tensor& qkv,
+                                    const Tensor& out, const Tensor& logsumexp, int n_head) {
+  const Range range("attention_backward");
+  const AttentionSizes sizes = check_attention("attention_backward", out, qkv, logsumexp, n_head);
+  const int64_t t = sizes.length, c = sizes.width, size = sizes.head_size;
+  check_shape("attention_backward", "dqkv", dqkv, qkv.shape);
+  check_shape("attention_backward", "dout", dout, out.shape);
+  const float* const saved = logsumexp.f32();
+  const Matrix dqkv_rows = matrix(dqkv), dout_rows = matrix(dout), qkv_rows = matrix(qkv),
+               out_rows = matrix(out);
+  const int64_t floats = backward_scratch(t, size);
+  pool_.parallel_for(sizes.batch * n_head, [=, this](int64_t task, int thread) {
+    const int64_t row = task / n_head * t, col = task % n_head * size;
+    attend_backward({.dquery = dqkv_rows.from(row, col),
+                     .dkey = dqkv_rows.from(row, c + col),
+                     .dvalue = dqkv_rows.from(row, 2 * c + col),
+                     .dout = dout_rows.from(row, col),
+                     .query = qkv_rows.from(row, col),
+                     .key = qkv_rows.from(row, c + col),
+                     .value = qkv_rows.from(row, 2 * c + col),
+                     .out = out_rows.from(row, col),
+                     .logsumexp = saved + task * t,
+                     .length = t,
+                     .size = size},
+                    workspace_.of_thread(thread, floats));
+  });
+}
+
+}  // namespace topolm::TOPOLM_ISA
