@@ -1,19 +1,19 @@
 // Matrix products of bf16 on AMX's tiles, as gemm.cpp does them on vectors: operands are packed into panels,
 // here of whole tiles, and a micro-kernel keeps the sums of 2 x 2 tiles, 32 x 32 of C.
 //
-// No machine of ours has AMX: this code has run on emulated tiles only, and what follows is derived from the
-// figures of a Sapphire Rapids that was ours to measure once (TDPBF16PS 2.0-2.4 TFLOP/s a thread; a kernel of
-// 2 x 2 tiles 1.94 from the L1 cache, 1.52 from L2, 1.48 from L3).
-// - A step along K is 4 loads and 4 products: 1 load a product, the least that 8 registers allow (1 x 4 and
-//   4 x 1 need 5 for 4; a single tile 2 for 1). A product takes 16 cycles, a load 8 of the two load ports:
-//   from L1 the products decide. From L2 a step wants 4 KB in 64 cycles, all that L2 can give: 65 % of the
-//   peak.
-// - Above that come packing and the way of C out of the tiles. A tile of a is packed in about 32 cycles where
-// K
-//   is contiguous, 150 where it is turned round, and serves n/16 products; so packing costs 4 % and 19 % at
-//   n = 784, 4 times that at 196. A tile of b serves m/16: 0.2 to 1 % at m = 2048. C costs 200 cycles where a
-//   block of it takes 64 k/32: 13 % at 784, 45 % at 196.
-// So one may expect some 45 % of the peak for the published model's products, and 30 % for a tiny model's.
+// No machine of ours has AMX: this code has run on emulated tiles only. What follows is derived from figures
+// of a Sapphire Rapids (cycles and peaks of its tiles, a kernel of 2 x 2 tiles alone) and of Zen 5 (packing).
+// - A step along K is 4 loads of 1 KB and 4 products: a load a product, the least with 8 registers (1 x 4
+// tiles
+//   need 5 for 4, a single tile 2 for 1). A product takes 16 cycles, a load 8, so from L1 the products
+//   decide: 83 % of the peak. From L2 a step wants 4 KB in 64 cycles, all that L2 can give: 65 %. At K = 784
+//   both panels come from L2, at 196 from L1.
+// - Packing a tile takes 55 cycles where K is contiguous, 60 to 95 where it is not. A tile of a serves n/16
+//   products, one of b m/16: together 12 % more at m = 2048, n = 784; 40 % at n = 196.
+// - C leaves the tiles through a buffer in L1: 200 cycles for 32 x 32, which took 2 K. 13 % more at K = 784,
+//   50 % at 196, where the edges (208 for 196, and 224 along K) cost another 20 %.
+// That makes at most 55 % of the peak for the published model's products, 40 % for a tiny model's. The
+// prototype, on a busy machine, had 17 to 31 % and 8 to 14 %.
 #include "kernels/cpu/gemm_amx.h"
 
 #if defined(TOPOLM_AMX)
@@ -41,24 +41,28 @@ constexpr int64_t kPackDepth = 8 * kTileDepth;  // of a panel of b packed by one
 /// Packs a tile of an operand of which `lines` rows of a, or columns of b, and `depth` elements along K are
 /// there; the rest are zeros. A tile's row holds a line (of a), or a pair along K of every line (of b). One
 /// of the strides is 1; where it is the wrong one, words of two elements are transposed.
-template <bool kPairs>
-TOPOLM_INLINE void pack_tile(bf16* out, const bf16* x, int64_t across, int64_t along, int64_t lines,
-                             int64_t depth) {
+template <bool kPairs, bool kWhole>
+__attribute__((noinline)) void pack_tile(bf16* out, const bf16* x, int64_t across, int64_t along,
+                                         int64_t lines, int64_t depth) {
   vfloat rows[kTileSide];
+  // By name: g++ 12 widens a vector in two halves. A mask known to be full costs nothing, another a third
+  // more.
   if (along == 1) {
-    const auto mask = static_cast<__mmask32>(depth < kTileDepth ? (1u << depth) - 1 : ~0u);
+    const auto mask = static_cast<__mmask32>(kWhole || depth >= kTileDepth ? ~0u : (1u << depth) - 1);
     TOPOLM_UNROLL
-    for (int i = 0; i < kTileSide; ++i)
-      rows[i] = bit_cast<vfloat>(_mm512_maskz_loadu_epi16(i < lines ? mask : __mmask32{}, x + i * across));
+    for (int i = 0; i < kTileSide; ++i) {
+      const auto here = kWhole || i < lines ? mask : __mmask32{};
+      rows[i] = bit_cast<vfloat>(_mm512_maskz_loadu_epi16(here, x + i * across));
+    }
   } else {
-    const auto mask = static_cast<__mmask16>(lines < kTileSide ? (1u << lines) - 1 : ~0u);
+    const auto mask = static_cast<__mmask16>(kWhole || lines >= kTileSide ? ~0u : (1u << lines) - 1);
     const auto words = [&](int64_t k) {
-      const auto half =
-          bit_cast<vhalf>(_mm256_maskz_loadu_epi16(k < depth ? mask : __mmask16{}, x + k * along));
-      return __builtin_convertvector(half, vint);
+      const auto here = kWhole || k < depth ? mask : __mmask16{};
+      return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(here, x + k * along));
     };
     TOPOLM_UNROLL
-    for (int i = 0; i < kTileSide; ++i) rows[i] = bit_cast<vfloat>(words(2 * i) | words(2 * i + 1) << 16);
+    for (int i = 0; i < kTileSide; ++i)
+      rows[i] = bit_cast<vfloat>(bit_cast<vint>(words(2 * i)) | bit_cast<vint>(words(2 * i + 1)) << 16);
   }
   if ((along == 1) == kPairs) transpose(rows);
   TOPOLM_UNROLL
@@ -75,9 +79,10 @@ __attribute__((noinline)) void pack_panel(bf16* out, const Matrix& x, int64_t li
   const int64_t across = kPairs ? x.col_stride : x.row_stride, along = kPairs ? x.row_stride : x.col_stride;
   for (int64_t k = 0; k < depth; k += kTileDepth)
     for (int64_t tile = 0; tile < tiles_across(lines); ++tile, out += kTile) {
-      const int64_t line = tile * kTileSide;
-      pack_tile<kPairs>(out, from + line * across + k * along, across, along, min(kTileSide, lines - line),
-                        min(kTileDepth, depth - k));
+      const int64_t line = tile * kTileSide, here = lines - line, deep = depth - k;
+      const auto pack =
+          here >= kTileSide && deep >= kTileDepth ? pack_tile<kPairs, true> : pack_tile<kPairs, false>;
+      pack(out, from + line * across + k * along, across, along, here, deep);
     }
 }
 
@@ -134,8 +139,12 @@ void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Mat
   const int64_t n_limit = max(kPanel, kSharedElements / depth_max / kPanel * kPanel);
   const int64_t n_max = ceil_div(ceil_div(n, ceil_div(n, n_limit)), kPanel) * kPanel;
   const int64_t row_panels = ceil_div(m, kPanel);
-  const int64_t task_panels = max(1, min(kTaskPanels, row_panels / kTasks));
+
+  // Tasks: columns are cut before rows are, because a panel of b is read once for each row panel of a task.
+  const int64_t col_cuts = max(1, n_max / kTaskColumns);
+  const int64_t task_panels = max(1, min(kTaskPanels, row_panels / ceil_div(kTasks, col_cuts)));
   const int64_t row_tasks = ceil_div(row_panels, task_panels);
+  const int64_t task_cols = ceil_div(n_max, min(col_cuts, ceil_div(kTasks, row_tasks)) * kPanel) * kPanel;
 
   // A bf16 C is rounded once: its sums over blocks of K wait in fp32.
   const bool sums_apart = c.dtype == DType::bf16 && depth_max < k;
@@ -156,8 +165,6 @@ void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Mat
                          b.from(k0 + k1, j0 + j), width, min(kPackDepth, depth - k1));
       });
 
-      const int64_t wanted = ceil_div(cols, ceil_div(kTasks, row_tasks));
-      const int64_t task_cols = ceil_div(max(wanted, kTaskColumns), kPanel) * kPanel;
       const int64_t col_tasks = ceil_div(cols, task_cols);
       pool.parallel_for(row_tasks * col_tasks, [=, &workspace](int64_t task, int thread) {
         const int64_t begin = task / col_tasks * task_panels * kPanel,
