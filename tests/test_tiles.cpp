@@ -110,8 +110,10 @@ const std::string kBug = "; this is a bug of the kernel";
 
 TEST_CASE("tiles: a product has the bits of plain loops in the manual's order, for tiles of any size") {
   if (!can_run("amx_emulated")) return;
-  for (const auto& [m, n, k] :
-       {std::array{16, 16, 16}, {1, 1, 1}, {5, 16, 3}, {16, 7, 16}, {3, 2, 11}, {9, 15, 13}, {8, 1, 16}}) {
+  constexpr int kSizes[][3] = {{16, 16, 16}, {1, 1, 1},   {5, 16, 3}, {16, 7, 16},
+                               {3, 2, 11},   {9, 15, 13}, {8, 1, 16}};
+  for (const auto& size : kSizes) {
+    const int m = size[0], n = size[1], k = size[2];
     CAPTURE(m);
     CAPTURE(n);
     CAPTURE(k);
@@ -208,9 +210,9 @@ TEST_CASE("tiles: what a processor would fault is an error") {
     tiles::zero(0);
     CHECK(error_of([] { tiles::zero(8); }) == "emulated AMX: a tile's number is not in [0, 8)" + kBug);
     CHECK(error_of([] { tiles::zero(-1); }) == "emulated AMX: a tile's number is not in [0, 8)" + kBug);
-    for (const auto& [c, a, b] : {std::array{0, 0, 1}, {0, 1, 0}, {0, 1, 1}})
-      CHECK(contains(error_of([&, c = c, a = a, b = b] { tiles::multiply_add(c, a, b); }),
-                     "three different ones"));
+    constexpr int kEqual[][3] = {{0, 0, 1}, {0, 1, 0}, {0, 1, 1}};
+    for (const auto& t : kEqual)
+      CHECK(contains(error_of([&] { tiles::multiply_add(t[0], t[1], t[2]); }), "three different ones"));
     std::string other;
     std::thread([&] { other = error_of([] { tiles::zero(0); }); }).join();
     CHECK(other == unused);  // tiles are a thread's own
@@ -250,13 +252,15 @@ TEST_CASE("tiles: products on them have the same bits at any number of threads, 
   // with single tiles at the edges.
   for (const std::string isa : {"amx", "amx_emulated"}) {
     if (!can_run(isa)) continue;
-    for (const auto& [n, in, out] : {std::array{613, 77, 555}, {101, 4300, 331}}) {
+    constexpr int64_t kSizes[][3] = {{613, 77, 555}, {101, 4300, 331}};
+    for (const auto& size : kSizes) {
+      const int64_t n = size[0], in = size[1], out = size[2];
       CAPTURE(n);
       const Values x = random_values(n * in, 1, DType::bf16),
                    weight = random_values(out * in, 2, DType::bf16);
       const Values dy = random_values(n * out, 3, DType::bf16), dweight0 = random_values(out * in, 4);
       check_same_bits_at_any_thread_count(
-          [&, n = n, in = in, out = out](Kernels& k) {
+          [&](Kernels& k) {
             const OnDevice x_(k, DType::bf16, {n, in}, x), weight_(k, DType::bf16, {out, in}, weight);
             const OnDevice dy_(k, DType::bf16, {n, out}, dy);
             OnDevice y(k, DType::bf16, {n, out}), dx(k, DType::bf16, {n, in});
