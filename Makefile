@@ -193,7 +193,7 @@ run-test: all $(BUILD)/tests $(NVTX_RECORDER) $(if $(CUDA),$(BUILD)/cuda_host_te
 kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp kernels/cuda/timed_device.cpp \
   $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp engine/file.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_int8 test_layernorm test_linear \
-  test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss)
+  test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss test_tiles)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(TEST_KERNELS) $(KERNELS)
 	$(CXX) $(FLAGS) $(if $(findstring aarch64,$(MACHINE)),-static) $^ $(if $(CUDA),$(LIBS),$(if $(NATIVE),-lfmt)) -o $@
 
@@ -262,7 +262,7 @@ $(BUILD)/obj/tests/ptx/%.o: tests/ptx/%.cu
 	$(CXX) $(FLAGS) $(SIMT_FLAGS) -c $< -o $@
 # Of the tests those of the operations.
 ptx_check_sources = $(wildcard tests/ptx/*.cpp) $(filter-out %/devices.cpp %/plan_cache.cpp %/file.cpp \
-  $(patsubst %,tests/%.cpp,main test_parallel test_schedules test_simt),$(kernel_test_sources))
+  $(patsubst %,tests/%.cpp,main test_parallel test_schedules test_simt test_tiles),$(kernel_test_sources))
 $(BUILD)/ptx_check: $(call objects,$(ptx_check_sources)) $(BUILD)/obj/tests/ptx/wrappers.o $(filter-out $(CUDA_KERNELS),$(KERNELS))
 	$(CXX) $(FLAGS) -rdynamic $^ -lfmt -ldl -o $@
 

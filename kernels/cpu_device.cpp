@@ -120,4 +120,6 @@ void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t
             i, of, limit);
 }
 
+void tile_fault(const char* what) { fail("emulated AMX: {}; this is a bug of the kernel", what); }
+
 }  // namespace topolm

@@ -57,6 +57,9 @@ class Workspace {
 /// outside the vocabulary of 97" for what = "embedding_forward: token id", of = "the vocabulary".
 void check_indices(const char* what, const Tensor& indices, int64_t low, int64_t limit, const char* of);
 
+/// Throws Error for what a processor would not survive: a mistake in a kernel that ran on emulated tiles.
+[[noreturn]] void tile_fault(const char* what);
+
 /// Loops that do one thing, as fast as an instruction set can: ./bench times them to know what is possible.
 struct CeilingLoops {
   float (*multiply_add)(int64_t n);  // n (or a few more) x = x * a + b on registers

@@ -195,3 +195,34 @@ TEST_CASE("linear: shapes and types that do not fit are errors") {
     if (k.device().name() != "cpu") CHECK_THROWS_AS(k.linear_forward(y, x, half), Error);
   });
 }
+
+TEST_CASE("linear: sums of so many products that tiles do not take them in one piece") {
+  // In each of the three products in turn; 4500 is no multiple of a tile's 32.
+  constexpr Sizes kSizes[] = {{6, 4500, 40}, {35, 41, 4500}, {4500, 33, 23}};
+  for (const Sizes& size : kSizes) {
+    const int64_t n = size.n, in = size.in, out = size.out;
+    CAPTURE(n);
+    CAPTURE(in);
+    CAPTURE(out);
+    const Values x = random_values(n * in, 1, kHalf), weight = random_values(out * in, 2, kHalf);
+    const Values dy = random_values(n * out, 3, kHalf), dweight0 = random_values(out * in, 4);
+    const Values y = linear(x, weight, n, in, out);
+    Gradient g = linear_backward(dy, x, weight, n, in, out);
+    for (size_t i = 0; i < dweight0.size(); ++i) g.dweight[i] += dweight0[i];
+    for_each_device([&](Kernels& k) {
+      const OnDevice x_(k, kHalf, {n, in}, x), weight_(k, kHalf, {out, in}, weight);
+      const OnDevice dy_(k, kHalf, {n, out}, dy);
+      for (const DType dtype : {kFloat, kHalf}) {
+        const double limit = dtype == kHalf ? 2e-3 : tolerance(kFloat);  // rounded once: 2^-9 at most
+        OnDevice y_(k, dtype, {n, out}), dx_(k, dtype, {n, in});
+        k.linear_forward(y_, x_, weight_);
+        CHECK(relative_error(y_.get(), y) < limit);
+        k.linear_backward_input(dx_, dy_, weight_);
+        CHECK(relative_error(dx_.get(), g.dx) < limit);
+      }
+      OnDevice dweight_(k, kFloat, {out, in}, dweight0);
+      k.linear_backward_weight(dweight_, dy_, x_);
+      CHECK(relative_error(dweight_.get(), g.dweight) < tolerance(kFloat));
+    });
+  }
+}

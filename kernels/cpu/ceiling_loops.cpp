@@ -1,5 +1,6 @@
 // What the best code could do: multiply-adds that never leave the registers, and plain streams over memory.
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/cpu_device.h"
 
 namespace topolm::TOPOLM_ISA {
@@ -37,6 +38,27 @@ float bf16_multiply_add(int64_t n) {
   TOPOLM_UNROLL
   for (int chain = 1; chain < kChains; ++chain) sums[0] += sums[chain];
   return reduce_add(sums[0]);
+}
+#elif defined(TOPOLM_AMX)
+float bf16_multiply_add(int64_t n) {
+  constexpr int64_t kProducts = int64_t{kTileSide} * kTileSide * kTileDepth;
+  alignas(64) uint16_t halves[kTileSide][kTileDepth];
+  for (auto& row : halves)
+    for (uint16_t& half : row) half = 0x3f00;
+  alignas(64) float sums[kTileSide][kTileSide];
+  const TileScope tiles;
+  tile_load<4>(halves, 64);
+  tile_load<5>(halves, 64);
+  tile_load<6>(halves, 64);
+  tile_load<7>(halves, 64);
+  for (int64_t i = 0; i < n; i += 4 * kProducts) {  // as the kernel does, without its loads
+    tile_multiply_add<0, 4, 6>();
+    tile_multiply_add<1, 4, 7>();
+    tile_multiply_add<2, 5, 6>();
+    tile_multiply_add<3, 5, 7>();
+  }
+  tile_store<0>(sums, 64);
+  return sums[0][0];
 }
 #else
 constexpr float (*bf16_multiply_add)(int64_t) = nullptr;

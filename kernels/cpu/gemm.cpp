@@ -1,6 +1,7 @@
 #include "kernels/cpu/gemm.h"
 
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/gemm_amx.h"
 
 namespace topolm::TOPOLM_ISA {
 
@@ -54,6 +55,10 @@ TOPOLM_INLINE bool is_narrow(int64_t cols) { return cols <= kLanes; }
 
 void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix& a, const Matrix& b,
           int64_t m, int64_t n, int64_t k, bool accumulate) {
+#if defined(TOPOLM_AMX)
+  if (a.dtype == DType::bf16 && b.dtype == DType::bf16)
+    return gemm_amx(pool, workspace, c, a, b, m, n, k, accumulate);
+#endif
   const int64_t depth_max = ceil_div(k, ceil_div(k, kMaxDepth));
   const int64_t n_limit = max(kTileCols, kSharedFloats / depth_max / kTileCols * kTileCols);
   const int64_t n_max = ceil_div(ceil_div(n, ceil_div(n, n_limit)), kTileCols) * kTileCols;

@@ -26,7 +26,8 @@
 
 // How bf16 is multiplied where fp32 arithmetic is not the fastest way: on tiles (real, or emulated for tests
 // where there are none), or by VDPBF16PS, which a processor with tiles has at half the speed of fp32.
-#if defined(__AMX_BF16__) || defined(TOPOLM_AMX_EMULATED)
+// g++ and clang++ 14 call them by different names.
+#if defined(__AMX_BF16__) || defined(__AMXBF16__) || defined(TOPOLM_AMX_EMULATED)
 #define TOPOLM_AMX
 #elif defined(__AVX512BF16__)
 #define TOPOLM_BF16_DOT
