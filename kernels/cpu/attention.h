@@ -59,6 +59,13 @@ struct Pairs {
     const auto both = bit_cast<__m512i>(_mm512_cvtne2ps_pbh(rows[1], rows[0]));  // rounds
     return bit_cast<vfloat>(_mm512_permutexvar_epi16(_mm512_load_si512(kZip), both));
   }
+  /// The same rows, each along itself.
+  TOPOLM_INLINE static void store_along(float* lines, int64_t ld, const vfloat* rows) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(rows[1], rows[0]);
+    constexpr size_t kHalf = sizeof both / 2;
+    __builtin_memcpy(lines, &both, kHalf);
+    __builtin_memcpy(lines + ld, reinterpret_cast<const char*>(&both) + kHalf, kHalf);
+  }
   TOPOLM_INLINE static vfloat along(const bf16* row, int64_t n) {
     const auto mask = static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
     return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(mask, row));
@@ -194,8 +201,8 @@ TOPOLM_INLINE void scatter_panel(const Matrix& rows, const float* in, int64_t n,
       sweep(size, [&](int64_t j, auto lanes) {
         vfloat square[kLanes];
         TOPOLM_UNROLL
-        for (int i = 0; i < kLanes; ++i)
-          square[i] = j + i < size ? factor[v] * load(in + (j + i) * kTokens + v * kLanes) : vfloat{};
+        for (int i = 0; i < kLanes; ++i)  // no condition on i < size: the square would leave the registers
+          square[i] = factor[v] * load(in + min(j + i, size - 1) * kTokens + v * kLanes);
         transpose(square);
         for (int64_t i = 0; i < min(kLanes, n - v * kLanes); ++i)
           store(x + (v * kLanes + i) * rows.row_stride + j, square[i], lanes);
