@@ -320,6 +320,32 @@ TEST_CASE("attention: only the output is written, wherever it lies") {
       }
 }
 
+TEST_CASE("attention: a sequence's bits do not depend on the batch around it") {
+  const Sizes all{3, 77, 2, 49}, one{1, 77, 2, 49};
+  const int64_t c = all.c();
+  for (const DType dtype : {kFloat, kHalf}) {
+    const Values qkv = random_values(all.rows() * 3 * c, 1, dtype),
+                 dout = random_values(all.rows() * c, 2, dtype);
+    const auto second = [](const Values& v) {
+      const auto third = static_cast<std::ptrdiff_t>(v.size() / 3);
+      return Values(v.begin() + third, v.begin() + 2 * third);
+    };
+    for_each_device([&](Kernels& k) {
+      const auto run = [&](const Sizes& s, const Values& qkv_values, const Values& dout_values) {
+        const OnDevice qkv_(k, dtype, {s.b, s.t, 3 * c}, qkv_values),
+            dout_(k, dtype, {s.b, s.t, c}, dout_values);
+        OnDevice out(k, dtype, {s.b, s.t, c}), logsumexp(k, kFloat, {s.b, s.heads, s.t});
+        OnDevice dqkv(k, dtype, {s.b, s.t, 3 * c});
+        k.attention_forward(out, logsumexp, qkv_, 2);
+        k.attention_backward(dqkv, dout_, qkv_, out, logsumexp, 2);
+        return std::array{out.get(), logsumexp.get(), dqkv.get()};
+      };
+      const auto together = run(all, qkv, dout), alone = run(one, second(qkv), second(dout));
+      for (const size_t result : {0, 1, 2}) CHECK((second(together[result]) == alone[result]));
+    });
+  }
+}
+
 TEST_CASE("attention: the same bits at any number of threads") {
   const Sizes s{1, 300, 3, 49};
   const int64_t c = s.c();
