@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <exception>
+#include <fstream>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -18,8 +19,11 @@ namespace topolm {
 
 namespace {
 
-// Long enough to bridge the gap between two operations of a step, short enough not to hurt a busy machine.
-constexpr auto kSpin = std::chrono::microseconds(20);
+// Long enough to bridge the gap between two operations of a step, short enough not to hurt a busy machine. To
+// wake a sleeping thread takes 7 us of the caller's time, so after 30 us alone a region of 8 x 5 us
+// takes 20.5 us with 60 us and 30 to 34 with 20. A step of tiny: 1 % faster idle, 10 % with a busy process on
+// each core, 2 % slower with one on one core; with 200 us two trainers at a time are 5 % slower.
+constexpr auto kSpin = std::chrono::microseconds(60);
 
 void relax() {
 #if defined(__x86_64__)
@@ -43,17 +47,42 @@ void wait_while_equal(const std::atomic<uint32_t>& value, uint32_t old, bool may
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-int cgroup_quota() {
+/// CPUs that a quota of so many microseconds of each period is, rounded up; kNoQuota where there is none.
+constexpr int kNoQuota = 1 << 20;
+int cpus_of(long long quota, long long period) {
+  if (quota <= 0 || period <= 0) return kNoQuota;
+  return static_cast<int>(std::min<long long>((quota + period - 1) / period, kNoQuota));
+}
+
+/// Of one cgroup: a directory of version 2 (cpu.max: "max 100000" has no quota), or of version 1.
+int quota_of(const std::string& directory) {
   long long quota = 0, period = 0;
-  if (FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    const int fields = std::fscanf(f, "%lld %lld", &quota, &period);  // "max 100000" has no quota
-    std::fclose(f);
-    if (fields == 2 && quota > 0 && period > 0) return static_cast<int>((quota + period - 1) / period);
-  }
-  return 1 << 20;
+  if (!(std::ifstream(directory + "/cpu.max") >> quota >> period) &&
+      !(std::ifstream(directory + "/cpu.cfs_quota_us") >> quota &&
+        std::ifstream(directory + "/cpu.cfs_period_us") >> period))
+    return kNoQuota;
+  return cpus_of(quota, period);
 }
 
 }  // namespace
+
+int cgroup_cpus(const std::string& memberships, const std::string& mount) {
+  int cpus = quota_of(mount);  // in a container's own namespace this may be all that there is to see
+  std::ifstream file(memberships);
+  for (std::string line; std::getline(file, line);) {  // "0::/a/b" of version 2, "4:cpu,cpuacct:/a/b" of 1
+    const size_t controllers = line.find(':') + 1, path = line.find(':', controllers) + 1;
+    if (controllers == 0 || path == 0) continue;
+    const std::string names = line.substr(controllers, path - 1 - controllers);
+    if (!names.empty() && ("," + names + ",").find(",cpu,") == std::string::npos) continue;
+    const std::string root = names.empty() ? mount : mount + "/" + names;
+    // A group has no more than the groups around it.
+    for (std::string group = line.substr(path);; group.resize(group.rfind('/'))) {
+      cpus = std::min(cpus, quota_of(root + group));
+      if (group.find('/') == std::string::npos) break;
+    }
+  }
+  return cpus;
+}
 
 int available_cpus() {
   cpu_set_t set;
@@ -61,7 +90,7 @@ int available_cpus() {
   const int affinity = sched_getaffinity(0, sizeof set, &set) == 0
                            ? CPU_COUNT(&set)
                            : static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, std::min(affinity, cgroup_quota()));
+  return std::max(1, std::min(affinity, cgroup_cpus()));
 }
 
 // A job is published as a new generation in the high half of `claim`; its low half is the next task. A thread

@@ -5,12 +5,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <type_traits>
 
 namespace topolm {
 
-/// CPUs this process may use: its affinity mask, cut to the cgroup's quota.
+/// CPUs this process may use: its affinity mask, cut to its cgroup's quota.
 int available_cpus();
+
+/// CPUs that the quotas of the process's cgroup and of those around it leave, rounded up; 2^20 without a
+/// quota. Versions 1 and 2. The arguments are for tests.
+int cgroup_cpus(const std::string& memberships = "/proc/self/cgroup",
+                const std::string& mount = "/sys/fs/cgroup");
 
 class ThreadPool {
  public:

