@@ -15,6 +15,7 @@ namespace topolm {
 namespace {
 
 constexpr const char* kPrefix = "checkpoint-";
+constexpr int64_t kPiece = 1 << 20;  // parameters read at a time: the whole of base's wte are 158 MB
 
 /// The step in "checkpoint-000300"; nullopt for other names, "….partial" among them.
 std::optional<int64_t> step_of(const fs::path& directory) {
@@ -79,8 +80,13 @@ void load_parameters(const SafetensorsFile& file, const fs::path& path, const st
     require(t.dtype == DType::f32 && t.shape == info.shape,
             "'{}': {} is {} {}, but the configuration makes it fp32 {}; the files are not of one model",
             path.string(), t.name, name_of(t.dtype), t.shape.str(), info.shape.str());
-    device.upload(info.in(parameters), t.data);
-    file.forget(t);
+    const Tensor parameter = info.in(parameters).view({info.shape.elements(), 1});
+    const std::span data(static_cast<const std::byte*>(t.data), static_cast<size_t>(t.bytes()));
+    for (int64_t begin = 0; begin < parameter.rows(); begin += kPiece) {
+      const Tensor piece = parameter.row_range(begin, std::min(kPiece, parameter.rows() - begin));
+      device.upload(piece, &data[static_cast<size_t>(4 * begin)]);
+      file.forget(data.first(static_cast<size_t>(4 * begin + piece.bytes())));
+    }
   }
 }
 
