@@ -230,10 +230,6 @@ const HostTensor* SafetensorsFile::find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : &*found;
 }
 
-void SafetensorsFile::forget(const HostTensor& tensor) const {
-  file_.forget({static_cast<const std::byte*>(tensor.data), static_cast<size_t>(tensor.bytes())});
-}
-
 const HostTensor& SafetensorsFile::get(std::string_view name) const {
   const HostTensor* tensor = find(name);
   if (tensor) return *tensor;

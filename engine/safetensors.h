@@ -43,9 +43,9 @@ class SafetensorsFile {
   /// Throws Error when there is no such tensor, saying which there are. `data` is valid as long as this file
   /// and, in files of other programs, perhaps not aligned to its type: copy it, do not dereference it.
   const HostTensor& get(std::string_view name) const;
-  /// Lets go of a tensor's pages, which count as this process's memory once they were read; `data` stays
+  /// Lets go of pages of a tensor's data, which count as this process's memory once they were read; they stay
   /// valid.
-  void forget(const HostTensor& tensor) const;
+  void forget(std::span<const std::byte> data) const { file_.forget(data); }
   /// In the order of the header.
   const std::vector<HostTensor>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }

@@ -80,7 +80,7 @@ void read_parameters(const SafetensorsFile& file, const std::string& prefix, con
             "'{}': {} is {} {}, but the configuration makes it fp32 {}; the files are not of one model",
             file.path().string(), t.name, name_of(t.dtype), t.shape.str(), info.shape.str());
     f(info, t);
-    file.forget(t);
+    file.forget({static_cast<const std::byte*>(t.data), static_cast<size_t>(t.bytes())});
   }
 }
 

@@ -117,7 +117,7 @@ TEST_CASE("programs: every training flag reaches the run") {
       "--radius 2 "
       "--neighborhoods 4 --site post --distance linf --aggregation max --activation-decay 0.01 --positions "
       "identity "
-      "--eval-every 2 --eval-batches 1 --save-every 1 --keep 2 --device cpu --out " +
+      "--recompute --eval-every 2 --eval-batches 1 --save-every 1 --keep 2 --device cpu --out " +
       out);
   REQUIRE_MESSAGE(trained.status == 0, trained.output);
   CHECK(fs::exists(checkpoint(out, 2)));
@@ -130,7 +130,7 @@ TEST_CASE("programs: every training flag reaches the run") {
   CHECK(train ==
         json::parse(R"({"steps":3,"batch":2,"seq":32,"accumulate":2,"lr":0.002,"min_lr":0.0005,"warmup":1,
       "decay_steps":9,"schedule":"linear","beta1":0.8,"beta2":0.9,"eps":1e-7,"weight_decay":0.05,"clip":0.5,"seed":7,
-      "dtype":"bf16"})"));
+      "dtype":"bf16","recompute":true})"));
   CHECK(contains(trained.output, "1 0.5"));
 
   // The configuration as a file, the positions from a checkpoint, a tokenizer and validation data from
@@ -297,7 +297,7 @@ TEST_CASE("programs: --memory prints what a step needs, without data if need be"
     // get.
     const size_t line = shown.output.find("\nactivations ");
     REQUIRE(line != std::string::npos);
-    return shown.output.substr(line, shown.output.find('\n', line + 1) - line);
+    return shown.output.substr(line, shown.output.find('B', line) - line);
   };
   for (const std::string device : {"cpu", "simt"}) {
     CAPTURE(device);
