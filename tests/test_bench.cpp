@@ -65,9 +65,11 @@ TEST_CASE("bench: wrong words are refused before anything is measured") {
 TEST_CASE("ceilings: every instruction set measures something finite") {
   for (const auto& isa : cpu_instruction_sets()) {
     CAPTURE(isa);
-    const double speed = measure_multiply_add_speed({"cpu", 2, isa}, 0);
-    CHECK(std::isfinite(speed));
-    CHECK(speed > 1e8);
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const double speed = measure_multiply_add_speed({"cpu", 2, isa}, dtype, 0);
+      CHECK(std::isfinite(speed));
+      CHECK(speed > 1e8);
+    }
   }
 }
 
