@@ -123,8 +123,10 @@ void run(Options o) {
         }
       }
       if (all || o.decode)
-        for (json& t : measure_decoding(o, preset, c)) report["decoding"].push_back(std::move(t));
+        for (json& t : measure_decoding(o, preset, c.threads)) report["decoding"].push_back(std::move(t));
     }
+  if ((all || o.decode) && !o.ceilings_only)
+    report["weight_loss"] = measure_weight_loss(o, ceilings.front().threads);
   if (peer) race(o, *peer, ceilings, report);
   if (!o.json_file.empty()) write_file(o.json_file, report.dump(1) + "\n");
 }

@@ -19,7 +19,7 @@ PeerRun Comparison::peer_run(const std::string& preset, const std::string& dtype
 }
 
 Race Comparison::race(const PeerRun& run, const std::function<Samples()>& ours) {
-  const std::string setting = peer_.best_setting(run);
+  const std::string setting = setting_ = peer_.best_setting(run);
   Race race;
   for (int round = 0; round < options_.rounds; ++round) {
     const double our = 1e3 * ours().median();
@@ -32,7 +32,7 @@ Race Comparison::race(const PeerRun& run, const std::function<Samples()>& ours) 
 
 void Comparison::race_step(const std::string& preset, const std::string& dtype, const Ceilings& c) {
   const PeerRun run = peer_run(preset, dtype, c.threads, options_.steps);
-  const std::string setting = peer_.best_setting(run);
+  const std::string setting = setting_ = peer_.best_setting(run);
   const bool llmc = !options_.llmc.empty();
   StepRow row{};
   nlohmann::json theirs;
@@ -94,7 +94,8 @@ void Comparison::race_optimizer(const std::string& preset, const Ceilings& c) {
 
 void Comparison::print() const {
   const bool markdown = options_.markdown;
-  print_heading(markdown, fmt::format("Against {} ({})", framework_, blas_));
+  print_heading(markdown, fmt::format("Against {} ({}{}{})", framework_, blas_, setting_.empty() ? "" : ", ",
+                                      setting_));
   if (!steps_.empty()) {
     Table table({"step", ">threads", ">ours, ms", ">PyTorch, ms", ">ratio", ">spatial loss, of our step",
                  ">peak memory, ours / PyTorch"});

@@ -1,4 +1,4 @@
-// ./bench --decode: one sequence token by token, and a prompt in blocks.
+// ./bench --decode: one sequence token by token, a prompt in blocks, and what weights of 8 bits cost in loss.
 #pragma once
 
 #include "model/config.h"
@@ -9,18 +9,24 @@ namespace topolm::bench {
 struct DecodeTimes {
   std::string preset, weights;  // fp32, bf16 or int8
   int threads;
-  double tokens_per_second = 0, prefill_tokens_per_second = 0, bytes_per_token = 0, memory = 0;
+  double tokens_per_second, prefill_tokens_per_second, bytes_per_token;
+  double read_bandwidth;  // bytes/s, measured beside it
+  double memory;
 
   double read() const { return tokens_per_second * bytes_per_token; }  // bytes/s
 };
 
-/// Weights as --dtype says, and int8 beside bf16 where the device has it.
+/// The formats of weights that --dtype stands for: int8 multiplies activations of bf16, so it comes with
+/// bf16.
 std::vector<std::string> decoding_weights(const Options& o);
 
 DecodeTimes time_decoding(const Options& o, const std::string& preset, const std::string& weights,
                           int threads);
 
-/// The table of a preset, printed; and what int8 costs in loss.
-nlohmann::json measure_decoding(const Options& o, const std::string& preset, const Ceilings& c);
+/// The table of a preset, printed.
+nlohmann::json measure_decoding(const Options& o, const std::string& preset, int threads);
+
+/// What bf16 and int8 weights cost in loss, printed: of --model, else of a nano model trained on the spot.
+nlohmann::json measure_weight_loss(const Options& o, int threads);
 
 }  // namespace topolm::bench

@@ -2,9 +2,9 @@
 
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <limits>
 
 #include "engine/error.h"
 #include "engine/file.h"
@@ -48,12 +48,19 @@ std::optional<Peer> Peer::find() {
 }
 
 std::string Peer::best_setting(PeerRun r) const {
-  if (r.threads == 1) return "";
   r.steps = 2;
   std::string best;
-  double least = std::numeric_limits<double>::infinity();
-  for (const std::string setting : {"", "OMP_WAIT_POLICY=PASSIVE"})
+  double least = Samples{run(r, best).at("ms")}.median();
+  std::vector<std::string> others;
+  if (r.threads > 1) others.push_back("OMP_WAIT_POLICY=PASSIVE ");
+  const std::vector<std::string> sets = cpu_instruction_sets();
+  if (std::find(sets.begin(), sets.end(), "avx512") != sets.end())
+    others.push_back("OPENBLAS_CORETYPE=SkylakeX ");
+  for (const std::string& other : others) {
+    const std::string setting = best + other;
     if (const double ms = Samples{run(r, setting).at("ms")}.median(); ms < least) least = ms, best = setting;
+  }
+  if (!best.empty()) best.pop_back();
   return best;
 }
 

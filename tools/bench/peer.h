@@ -22,8 +22,10 @@ class Peer {
   /// Nothing when there is no python3 with PyTorch here.
   static std::optional<Peer> find();
 
-  /// The setting that PyTorch is fastest with, from two steps in each. libgomp's spinning helps on an idle
-  /// machine and fights OpenBLAS's own threads: which is better cannot be known beforehand.
+  /// The environment that PyTorch is fastest in, from two steps in each: it cannot be known beforehand.
+  /// libgomp's spinning helps on an idle machine and fights OpenBLAS's own threads (tiny fp32, 2 threads: 985
+  /// ms, 450 without). And OpenBLAS 0.3.21 takes a processor that it does not know for one without AVX-512
+  /// (450 ms, 370 with).
   std::string best_setting(PeerRun run) const;
 
   /// The line of JSON that the script prints. What goes wrong in it is on standard error.
