@@ -32,17 +32,16 @@ struct Layer {
   std::string name;
   int64_t in, out, rows;
   double calls;
-  DType y, dx;  // what its output and the gradient of its input are kept in
 };
 
-std::vector<Layer> layers(const ModelConfig& m, int64_t rows, DType dtype, int64_t head_rows) {
+std::vector<Layer> layers(const ModelConfig& m, int64_t rows, int64_t head_rows) {
   const int64_t c = m.n_embd;
   const double l = m.n_layer;
-  return {{"c_attn", c, 3 * c, rows, l, dtype, dtype},
-          {"attn_proj", c, c, rows, l, f32, dtype},
-          {"c_fc", c, 4 * c, rows, l, dtype, dtype},
-          {"mlp_proj", 4 * c, c, rows, l, f32, dtype},
-          {"head", c, m.vocab_size, head_rows, static_cast<double>(ceil_div(rows, head_rows)), dtype, dtype}};
+  return {{"c_attn", c, 3 * c, rows, l},
+          {"attn_proj", c, c, rows, l},
+          {"c_fc", c, 4 * c, rows, l},
+          {"mlp_proj", 4 * c, c, rows, l},
+          {"head", c, m.vocab_size, head_rows, static_cast<double>(ceil_div(rows, head_rows))}};
 }
 
 std::string shape_of(const Layer& l) { return fmt::format("{} {}: {} -> {}", l.name, l.rows, l.in, l.out); }
@@ -53,15 +52,15 @@ double flops_of(const Layer& l) {
 
 void add_products(std::vector<Case>& cases, Kernels& k, const ModelConfig& m, int64_t rows, DType dtype) {
   const std::string word = to_word(dtype);
-  for (const Layer& l : layers(m, rows, dtype, std::min(rows, kHeadRows))) {
+  for (const Layer& l : layers(m, rows, std::min(rows, kHeadRows))) {
     const Operand x = in(dtype, {l.rows, l.in}), w = in(dtype, {l.out, l.in}),
                   dy = in(dtype, {l.rows, l.out});
     const auto add = [&](const char* name, std::vector<Operand> operands, auto&& run) {
       cases.push_back({name, shape_of(l), word, l.calls, flops_of(l), std::move(operands), run});
     };
-    add("linear_forward", {out(l.y, {l.rows, l.out}), x, w},
+    add("linear_forward", {out(dtype, {l.rows, l.out}), x, w},
         [&k](Tensors t) { k.linear_forward(t[0], t[1], t[2]); });
-    add("linear_backward_input", {out(l.dx, {l.rows, l.in}), dy, w},
+    add("linear_backward_input", {out(dtype, {l.rows, l.in}), dy, w},
         [&k](Tensors t) { k.linear_backward_input(t[0], t[1], t[2]); });
     add("linear_backward_weight", {both(f32, {l.out, l.in}), dy, x},
         [&k](Tensors t) { k.linear_backward_weight(t[0], t[1], t[2]); });
@@ -111,7 +110,8 @@ std::vector<Case> step_cases(Kernels& k, const ModelConfig& m, int64_t batch, in
     const bool fp32 = std::string_view(name).starts_with("spatial");
     cases.push_back({name, shape, fp32 ? "fp32" : word, calls, flops, std::move(operands), run});
   };
-  const Operand x = in(f32, {n, c}), y = out(f32, {n, c}), weight = in(f32, {c}), row = in(f32, {n});
+  const Operand x = in(f32, {n, c}), branch = in(dtype, {n, c}), y = out(f32, {n, c}), weight = in(f32, {c}),
+                row = in(f32, {n});
   add_products(cases, k, m, n, dtype);
 
   // Causal: query t meets t + 1 keys. Forward two products, backward five: the scores are computed again.
@@ -136,7 +136,7 @@ std::vector<Case> step_cases(Kernels& k, const ModelConfig& m, int64_t batch, in
   add("layernorm_forward", rows, 1, 0, {out(dtype, {n, c}), out(f32, {n}), out(f32, {n}), x, weight},
       [&k](Tensors t) { k.layernorm_forward(t[0], t[1], t[2], t[3], t[4]); });
   add("residual_layernorm_forward", rows, 2 * blocks, 0,
-      {y, out(dtype, {n, c}), out(f32, {n}), out(f32, {n}), x, x, weight},
+      {y, out(dtype, {n, c}), out(f32, {n}), out(f32, {n}), x, branch, weight},
       [&k](Tensors t) { k.residual_layernorm_forward(t[0], t[1], t[2], t[3], t[4], t[5], t[6]); });
   add("layernorm_backward", rows, 2 * blocks + 1, 0,
       {both(f32, {n, c}), both(f32, {c}), in(dtype, {n, c}), x, weight, row, row},
@@ -155,12 +155,13 @@ std::vector<Case> step_cases(Kernels& k, const ModelConfig& m, int64_t batch, in
   const std::string site = fmt::format("{}, {} x {} units", rows, hoods, units);
   const Operand members = in(i32, {hoods, units}, Content::members);
   add("spatial_loss_forward", site, sites, spatial_flops(m, n, false),
-      {out(f32, {1}), out(f32, {c}), out(f32, {hoods, units, units}), x, members, in(f32, {units, units})},
+      {out(f32, {1}), out(f32, {c}), out(f32, {hoods, units, units}), branch, members,
+       in(f32, {units, units})},
       [&k, a = m.topography.aggregation](Tensors t) {
         k.spatial_loss_forward(t[0], t[1], t[2], t[3], t[4], t[5], a);
       });
   add("spatial_loss_backward", site, sites, spatial_flops(m, n, true),
-      {both(f32, {n, c}), x, weight, in(f32, {hoods, units, units}), members},
+      {both(f32, {n, c}), branch, weight, in(f32, {hoods, units, units}), members},
       [&k](Tensors t) { k.spatial_loss_backward(t[0], t[1], t[2], t[3], t[4], 1e-3f); });
 
   const Operand tokens = in(i32, {batch, time}, Content::tokens), position = in(i32, {1}, Content::zero);
@@ -200,8 +201,8 @@ std::vector<Case> decoding_cases(Kernels& k, const ModelConfig& m, DType dtype) 
   const int64_t c = m.n_embd, v = m.vocab_size, position = m.block_size / 2;
   const std::string word = to_word(dtype);
   std::vector<Case> cases;
-  for (const Layer& l : layers(m, 1, dtype, 1)) {
-    const DType y = l.name == "head" ? f32 : l.y;
+  for (const Layer& l : layers(m, 1, 1)) {
+    const DType y = l.name == "head" ? f32 : dtype;
     cases.push_back({"linear_forward",
                      shape_of(l),
                      word,

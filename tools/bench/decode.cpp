@@ -15,6 +15,19 @@ std::vector<std::string> decoding_weights(const Options& o) {
   return weights;
 }
 
+namespace {
+
+bool in_cache(double bytes) { return bytes < static_cast<double>(cache_size(3)); }
+
+/// Of the last level of caches where everything that a token reads stays there, else of memory.
+double read_bandwidth(const Options& o, int threads, double bytes) {
+  const DeviceOptions device = o.device(threads);
+  return in_cache(bytes) ? measure_cache_speed(device, o.seconds / 4).back().read
+                         : measure_memory_speed(device, o.seconds / 4).read;
+}
+
+}  // namespace
+
 DecodeTimes time_decoding(const Options& o, const std::string& preset, const std::string& weights,
                           int threads) {
   forget_peak_memory();
@@ -24,7 +37,7 @@ DecodeTimes time_decoding(const Options& o, const std::string& preset, const std
                             weights == "int8", o.tokens);
   const double memory = peak_memory();
   // In the same moments: on a shared machine it differs by half from minute to minute.
-  const double read = measure_memory_speed(o.device(threads), o.seconds / 4).read;
+  const double read = read_bandwidth(o, threads, speed.bytes_per_token);
   return {preset,
           weights,
           threads,
@@ -37,15 +50,15 @@ DecodeTimes time_decoding(const Options& o, const std::string& preset, const std
 
 json measure_decoding(const Options& o, const std::string& preset, int threads) {
   print_heading(o.markdown, fmt::format("{}, {}: decoding one sequence", preset, counted(threads, "thread")));
-  Table table({"weights", ">tokens/s", ">MB a token", ">GB/s", ">of the read bandwidth", ">prompt tokens/s",
+  Table table({"weights", ">tokens/s", ">MB a token", ">GB/s", ">of reading", "from", ">prompt tokens/s",
                ">peak memory"});
   json report;
   for (const std::string& weights : decoding_weights(o)) {
     const DecodeTimes t = time_decoding(o, preset, weights, threads);
     table.add({weights, fmt::format("{:.1f}", t.tokens_per_second),
                fmt::format("{:.1f}", 1e-6 * t.bytes_per_token), giga(t.read()),
-               share(t.read(), t.read_bandwidth), human_count(t.prefill_tokens_per_second),
-               human_bytes(t.memory)});
+               share(t.read(), t.read_bandwidth), in_cache(t.bytes_per_token) ? "L3" : "memory",
+               human_count(t.prefill_tokens_per_second), human_bytes(t.memory)});
     report.push_back({{"preset", preset},
                       {"weights", weights},
                       {"threads", threads},
