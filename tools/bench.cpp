@@ -16,7 +16,9 @@ using nlohmann::json;
 namespace {
 
 void add_flags(CLI::App& app, Options& o) {
-  app.add_option("--preset", o.presets, "models to time: nano, tiny, base")->delimiter(',');
+  app.add_option("--preset", o.presets,
+                 "models to time: nano, tiny, base (default: tiny; of --bars tiny and base)")
+      ->delimiter(',');
   app.add_option("--dtype", o.dtypes, "fp32, bf16 or both")->delimiter(',');
   app.add_option("--threads", o.threads, "threads, one or several counts; 0 is one a CPU")
       ->delimiter(',')
@@ -52,6 +54,8 @@ void add_flags(CLI::App& app, Options& o) {
 
 /// --bars is --compare, --busy and the matrix products of tiny and base with all CPUs.
 void prepare(Options& o) {
+  if (o.presets.empty())
+    o.presets = o.bars ? std::vector<std::string>{"tiny", "base"} : std::vector<std::string>{"tiny"};
   for (const auto& dtype : o.dtypes) dtype_of(dtype);  // wrong words before anything is measured
   for (const auto& preset : o.presets) model_preset(preset);
   if (!o.llmc.empty()) check_llmc(o.llmc);
@@ -79,6 +83,7 @@ void race(const Options& o, const Peer& peer, const std::vector<Ceilings>& ceili
       for (const auto& dtype : o.dtypes) comparison.race_step(preset, dtype, c);
       comparison.race_spatial(preset, c);
       comparison.race_optimizer(preset, c);
+      comparison.race_decoding(preset, c);
     }
   comparison.print();
   report["compare"] = comparison.json();

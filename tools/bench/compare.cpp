@@ -18,8 +18,14 @@ PeerRun Comparison::peer_run(const std::string& preset, const std::string& dtype
   return {preset, dtype, threads, train.batch, train.seq, steps};
 }
 
+std::string Comparison::best_setting(const PeerRun& run) {
+  const std::string setting = peer_.best_setting(run);
+  if (!setting.empty()) settings_.insert(setting);
+  return setting;
+}
+
 Race Comparison::race(const PeerRun& run, const std::function<Samples()>& ours) {
-  const std::string setting = setting_ = peer_.best_setting(run);
+  const std::string setting = best_setting(run);
   Race race;
   for (int round = 0; round < options_.rounds; ++round) {
     const double our = 1e3 * ours().median();
@@ -32,7 +38,7 @@ Race Comparison::race(const PeerRun& run, const std::function<Samples()>& ours) 
 
 void Comparison::race_step(const std::string& preset, const std::string& dtype, const Ceilings& c) {
   const PeerRun run = peer_run(preset, dtype, c.threads, options_.steps);
-  const std::string setting = setting_ = peer_.best_setting(run);
+  const std::string setting = best_setting(run);
   const bool llmc = !options_.llmc.empty();
   StepRow row{};
   nlohmann::json theirs;
@@ -75,7 +81,7 @@ void Comparison::race_spatial(const std::string& preset, const Ceilings& c) {
   const Race r = race(run, [&] { return time_spatial(options_, preset, c.threads); });
   figures_["spatial " + preset] = r.ratios;
   json_.push_back({{"what", "spatial"}, {"preset", preset}, {"threads", c.threads}, {"wall", r.to_json()}});
-  parts_.push_back({fmt::format("spatial loss `{}`, forward and backward", preset), "ms", c.threads, r, ""});
+  parts_.push_back({fmt::format("spatial loss `{}`, forward and backward", preset), c.threads, r, ""});
 }
 
 void Comparison::race_optimizer(const std::string& preset, const Ceilings& c) {
@@ -88,14 +94,49 @@ void Comparison::race_optimizer(const std::string& preset, const Ceilings& c) {
   figures_["optimizer " + preset] = r.ratios;
   figures_["optimizer stream " + preset] = stream;
   json_.push_back({{"what", "optimizer"}, {"preset", preset}, {"threads", c.threads}, {"wall", r.to_json()}});
-  parts_.push_back({fmt::format("optimizer `{}`, clipping and AdamW", preset), "ms", c.threads, r,
+  parts_.push_back({fmt::format("optimizer `{}`, clipping and AdamW", preset), c.threads, r,
                     fmt::format("{:.0f} % of AdamW's stream", stream.median())});
+}
+
+void Comparison::race_decoding(const std::string& preset, const Ceilings& c) {
+  for (const std::string& weights : decoding_weights(options_)) {
+    // Who has no int8 of its own is raced with what it has: bf16.
+    PeerRun run = peer_run(preset, weights == "fp32" ? "fp32" : "bf16", c.threads, 1);
+    const std::string setting = best_setting(run);
+    run.flags = fmt::format("--generate {}", options_.tokens / 2);
+    Race cached, uncached;
+    Samples share;
+    for (int round = 0; round < options_.rounds; ++round) {
+      const DecodeTimes ours = time_decoding(options_, preset, weights, c.threads);
+      const nlohmann::json theirs = peer_.run(run, setting);
+      const double our = 1e3 / ours.tokens_per_second;
+      cached.add(our, 1e3 / theirs.at("tokens_per_second").get<double>());
+      uncached.add(our, 1e3 / theirs.at("tokens_per_second_without_cache").get<double>());
+      share.add(percent(ours.read(), ours.read_bandwidth));
+    }
+    const std::string name = preset + " " + weights;
+    figures_["decode " + name] = cached.ratios;
+    figures_["uncached " + name] = uncached.ratios;
+    figures_["read " + name] = share;
+    json_.push_back({{"what", "decode"},
+                     {"preset", preset},
+                     {"weights", weights},
+                     {"threads", c.threads},
+                     {"wall", cached.to_json()},
+                     {"without_cache", uncached.to_json()}});
+    const std::string what = fmt::format("a token of `{}` {}, against {}", preset, weights, run.dtype);
+    parts_.push_back(
+        {what, c.threads, cached, fmt::format("{:.0f} % of the read bandwidth", share.median())});
+    parts_.push_back({what + " without a cache", c.threads, uncached, "as the official generate()"});
+  }
 }
 
 void Comparison::print() const {
   const bool markdown = options_.markdown;
-  print_heading(markdown, fmt::format("Against {} ({}{}{})", framework_, blas_, setting_.empty() ? "" : ", ",
-                                      setting_));
+  print_heading(markdown, fmt::format("Against {}, {}", framework_, blas_));
+  if (!settings_.empty())
+    print_line(markdown,
+               fmt::format("in the environment it is fastest in: {}\n", fmt::join(settings_, ", or ")));
   if (!steps_.empty()) {
     Table table({"step", ">threads", ">ours, ms", ">PyTorch, ms", ">ratio", ">spatial loss, of our step",
                  ">peak memory, ours / PyTorch"});
@@ -113,12 +154,12 @@ void Comparison::print() const {
   for (const StepRow& s : steps_)
     if (!s.llmc.ratios.values.empty())
       parts.add({fmt::format("step `{}` {}, against llm.c", s.ours.preset, s.ours.dtype),
-                 fmt::format("{}", s.ours.threads), fmt::format("{:.1f} ms", s.llmc.ours.median()),
-                 fmt::format("{:.1f} ms", s.llmc.theirs.median()), spread(s.llmc.ratios),
+                 fmt::format("{}", s.ours.threads), milliseconds(1e-3 * s.llmc.ours.median()),
+                 milliseconds(1e-3 * s.llmc.theirs.median()), spread(s.llmc.ratios),
                  "fp32, without the spatial loss there"});
   for (const PartRow& p : parts_)
-    parts.add({p.what, fmt::format("{}", p.threads), fmt::format("{:.2f} {}", p.race.ours.median(), p.unit),
-               fmt::format("{:.1f} {}", p.race.theirs.median(), p.unit), spread(p.race.ratios), p.note});
+    parts.add({p.what, fmt::format("{}", p.threads), milliseconds(1e-3 * p.race.ours.median()),
+               milliseconds(1e-3 * p.race.theirs.median()), spread(p.race.ratios), p.note});
   if (!parts.empty()) parts.print(markdown);
   for (const StepRow& s : steps_)
     if (s.ours.threads == 1)  // threads that wait may spin, and count as if they worked

@@ -1,6 +1,8 @@
 // ./bench --compare: ours and theirs by turns, A B A B.
 #pragma once
 
+#include <set>
+
 #include "tools/bench/bars.h"
 #include "tools/bench/peer.h"
 #include "tools/bench/step.h"
@@ -32,12 +34,13 @@ class Comparison {
     double their_memory;
   };
   struct PartRow {
-    std::string what, unit;
+    std::string what;
     int threads;
     Race race;
     std::string note;
   };
   /// Rounds of `ours`, in seconds a call, and of what the peer prints for `run`.
+  std::string best_setting(const PeerRun& run);
   Race race(const PeerRun& run, const std::function<Samples()>& ours);
   PeerRun peer_run(const std::string& preset, const std::string& dtype, int threads, int steps) const;
 
@@ -46,7 +49,8 @@ class Comparison {
   Figures figures_;
   std::vector<StepRow> steps_;
   std::vector<PartRow> parts_;
-  std::string framework_, blas_, setting_;
+  std::string framework_, blas_;
+  std::set<std::string> settings_;  // that PyTorch was fastest in
   nlohmann::json json_ = nlohmann::json::array();
 };
 

@@ -15,7 +15,7 @@ namespace topolm::bench {
 
 /// What every part of ./bench is told.
 struct Options {
-  std::vector<std::string> presets{"tiny"}, dtypes{"fp32", "bf16"};
+  std::vector<std::string> presets, dtypes{"fp32", "bf16"};
   std::vector<int> threads{0};
   std::string isa;
   int batch = 0, seq = 0, steps = 5, rounds = 3, tokens = 64, busy = 0;

@@ -84,7 +84,8 @@ json to_json(const Measured& m) {
             {"flops", c.flops},
             {"bytes", c.bytes()},
             {"floor_ms", 1e3 * m.floor},
-            {"bound_by", m.by_flops ? "flops" : "bytes"}};
+            {"bound_by", m.by_flops ? "flops" : "bytes"},
+            {"within_other", c.within_other}};
   if (!m.refused)
     j.update({{"median_ms", 1e3 * m.seconds.median()},
               {"best_ms", 1e3 * m.best()},

@@ -9,6 +9,7 @@
 
 #include "engine/error.h"
 #include "model/checkpoint.h"
+#include "model/generator.h"
 #include "model/trainer.h"
 #include "tools/bench/decode.h"
 #include "tools/random_tokens.h"
