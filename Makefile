@@ -95,6 +95,8 @@ PROGRAMS := $(addprefix $(BIN)/,$(call tool_programs,tokenize train_topolm infer
 # Programs that only scripts run stay in the build directory.
 HELPERS  := $(addprefix $(BUILD)/,$(call tool_programs,extract_novels report science kernel_report gpu_report))
 
+$(BIN)/bench: $(call objects,$(wildcard tools/bench/*.cpp))
+
 # Pictures need cairo; tables and pages do not.
 ifdef CAIRO
   FIGURE := $(call objects,tools/figure.cpp)

@@ -68,6 +68,8 @@ struct CeilingLoops {
   float (*read)(const float* x, int64_t n);
   void (*copy)(float* out, const float* x, int64_t n);
   void (*triad)(float* out, const float* x, const float* y, int64_t n);  // out = x + 0.5 y
+  /// The stream of an AdamW step, which reads four arrays and writes three: w, m, v += 0.5 g.
+  void (*update)(float* w, float* m, float* v, const float* g, int64_t n);
 };
 
 /// Defined by each instruction set's copy of the kernels.

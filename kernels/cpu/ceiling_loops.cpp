@@ -65,12 +65,15 @@ constexpr float (*bf16_multiply_add)(int64_t) = nullptr;
 #endif
 
 float read(const float* x, int64_t n) {
-  vfloat sums[4] = {};
-  for (int64_t i = 0; i + 4 * kLanes <= n; i += 4 * kLanes) {
+  constexpr int kChains = 8;  // two loads a cycle, each added within four
+  vfloat sums[kChains] = {};
+  for (int64_t i = 0; i + kChains * kLanes <= n; i += kChains * kLanes) {
     TOPOLM_UNROLL
-    for (int k = 0; k < 4; ++k) sums[k] += load(x + i + k * kLanes);
+    for (int k = 0; k < kChains; ++k) sums[k] += load(x + i + k * kLanes);
   }
-  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  TOPOLM_UNROLL
+  for (int k = 1; k < kChains; ++k) sums[0] += sums[k];
+  return reduce_add(sums[0]);
 }
 
 void copy(float* out, const float* x, int64_t n) {
@@ -83,8 +86,15 @@ void triad(float* out, const float* x, const float* y, int64_t n) {
   });
 }
 
+void update(float* w, float* m, float* v, const float* g, int64_t n) {
+  sweep(n, [=](int64_t i, auto lanes) {
+    const vfloat step = load(g + i, lanes) * 0.5f;
+    for (float* const p : {w, m, v}) store(p + i, load(p + i, lanes) + step, lanes);
+  });
+}
+
 }  // namespace
 
-CeilingLoops ceiling_loops() { return {multiply_add, bf16_multiply_add, read, copy, triad}; }
+CeilingLoops ceiling_loops() { return {multiply_add, bf16_multiply_add, read, copy, triad, update}; }
 
 }  // namespace topolm::TOPOLM_ISA

@@ -121,6 +121,43 @@ class TopoLM(torch.nn.Module):
         return task.item(), [s.item() for s in spatial], norm.item()
 
 
+def spatial_step(model, batch, seq):
+    """The spatial loss of all sites alone, forward and backward: what --only spatial times."""
+    c = model.wte.weight.shape[1]
+    activations = [torch.randn(batch, seq, c, requires_grad=True) for _ in model.places]
+
+    def step():
+        losses = [spatial_loss(a, model.members[i][drawn], model.places[i])
+                  for (i, a), drawn in zip(enumerate(activations), model.draw())]
+        (model.alpha * sum(losses)).backward()
+        for a in activations:
+            a.grad = None
+        return None, [loss.item() for loss in losses]
+
+    return step
+
+
+def optimizer_step(model, optimizer):
+    """Clipping and AdamW alone: what --only optimizer times."""
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+
+    def step():
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return None, []
+
+    return step
+
+
+def training_step(model, optimizer, batch, seq, dtype):
+    def step():
+        tokens = torch.randint(model.wte.weight.shape[0], (batch, seq + 1))
+        return model.step(optimizer, tokens[:, :-1], tokens[:, 1:], model.draw(), dtype)[:2]
+
+    return step
+
+
 def read_safetensors(path):
     data = Path(path).read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
@@ -226,6 +263,7 @@ def main():
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--seq", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--only", choices=["step", "spatial", "optimizer"], default="step", help="what of a step to time")
     parser.add_argument("--alpha", type=float, default=2.5, help="0 leaves the spatial loss out")
     parser.add_argument("--generate", metavar="N", type=int, default=0, help="no training: generate N tokens")
     parser.add_argument("--check-golden", metavar="DIR")
@@ -242,18 +280,20 @@ def main():
     batch, seq = o.batch or BATCH[o.preset][0], o.seq or BATCH[o.preset][1]
     model = TopoLM(**config, alpha=o.alpha)
     optimizer = model.optimizer()
+    step = {"step": lambda: training_step(model, optimizer, batch, seq, o.dtype),
+            "spatial": lambda: spatial_step(model, batch, seq),
+            "optimizer": lambda: optimizer_step(model, optimizer)}[o.only]()
     milliseconds, cpu_milliseconds = [], []
     for _ in range(o.steps + 1):
         start, cpu_start = time.perf_counter(), time.process_time()
-        tokens = torch.randint(config["vocab_size"], (batch, seq + 1))
-        task, spatials, _ = model.step(optimizer, tokens[:, :-1], tokens[:, 1:], model.draw(), o.dtype)
+        task, spatials = step()
         milliseconds.append(1000 * (time.perf_counter() - start))
         cpu_milliseconds.append(1000 * (time.process_time() - cpu_start))
     milliseconds, cpu_milliseconds = milliseconds[1:], cpu_milliseconds[1:]  # the first one warms up
     median = sorted(milliseconds)[len(milliseconds) // 2]
     print(json.dumps(dict(
         framework="PyTorch " + torch.__version__.split("a")[0], blas=blas(), threads=torch.get_num_threads(),
-        preset=o.preset, dtype=o.dtype, batch=batch, seq=seq, alpha=o.alpha,
+        only=o.only, preset=o.preset, dtype=o.dtype, batch=batch, seq=seq, alpha=o.alpha,
         ms=[round(ms, 2) for ms in milliseconds], cpu_ms=[round(ms, 2) for ms in cpu_milliseconds],
         tokens_per_second=round(1000 * batch * seq / median, 1),
         peak_rss_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, task_loss=task,
