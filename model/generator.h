@@ -12,8 +12,9 @@
 namespace topolm {
 
 struct GeneratorOptions {
-  bool int8 = false;                                 // matrices in 8 bits, a scale a row; the CPU only
-  int64_t prefill = 64;                              // prompt tokens processed at once
+  bool int8 = false;  // matrices in 8 bits, a scale a row; the CPU only
+  /// Prompt tokens processed at once: `base` reads 1090 a second by 64, 1600 by 128, 1890 by 256 (two cores).
+  int64_t prefill = 256;
   std::span<const Intervention> interventions = {};  // on the weights that are read
 };
 

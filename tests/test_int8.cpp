@@ -55,7 +55,8 @@ void for_each_cpu(const std::function<void(Kernels&)>& body) {
 }  // namespace
 
 TEST_CASE("int8: a row's largest weight is 127, and none is off by more than half a step") {
-  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{1, 1}, {5, 3}, {3, 49}, {33, 196}, {70, 1031}}) {
+  for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {5, 3}, {3, 49}, {33, 196}, {70, 1031}}) {
+    const int64_t out = shape.first, in = shape.second;
     Values weight = random_values(out * in, 1, kFloat, 0.02);
     for (int64_t i = 0; i < in; ++i) weight[i] *= 1e-20, weight[(out - 1) * in + i] *= 1e20;
     for_each_cpu([&](Kernels& k) {

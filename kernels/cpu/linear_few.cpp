@@ -4,7 +4,6 @@
 
 #include <type_traits>
 
-#include "engine/error.h"
 #include "engine/profile.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/simd.h"
@@ -139,12 +138,14 @@ void stream(ThreadPool& pool, const Tensor& y, const float* x, const W* weight, 
   });
 }
 
-/// The rows of x in fp32: where they are, or a copy in the workspace.
+/// The rows of x in fp32: where they are, or a copy in the workspace. Throws Error unless they are fp32 or
+/// bf16.
 const float* in_fp32(Workspace& workspace, const Tensor& x) {
   if (x.dtype == DType::f32) return x.f32();
+  const bf16* const from = x.bf16();
   const int64_t n = x.elements();
   float* const rows = workspace.shared(n);
-  sweep(n, [&](int64_t i, auto lanes) { store(rows + i, load(x.bf16() + i, lanes), lanes); });
+  sweep(n, [&](int64_t i, auto lanes) { store(rows + i, load(from + i, lanes), lanes); });
   return rows;
 }
 
@@ -202,8 +203,6 @@ void CpuKernels::linear_int8_forward(const Tensor& y, const Tensor& x, const Ten
   check_shape("linear_int8_forward", "values", values, {out, in});
   check_shape("linear_int8_forward", "scale", scale, {out});
   check_shape("linear_int8_forward", "y", y.view({y.rows(), y.cols()}), {n, out});
-  require(x.dtype == DType::f32 || x.dtype == DType::bf16, "linear_int8_forward: x holds {}",
-          name_of(x.dtype));
   const float* const rows = in_fp32(workspace_, x);
   for (int64_t i = 0; i < n; i += kFewRows) {
     const int64_t few = min(kFewRows, n - i);
