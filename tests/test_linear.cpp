@@ -53,10 +53,26 @@ constexpr DType kFloat = DType::f32, kHalf = DType::bf16;
 }  // namespace
 
 TEST_CASE("linear: forward and both gradients against double precision") {
-  constexpr Sizes kSizes[] = {{1, 1, 1},      {1, 36, 108},  {2, 49, 7},    {3, 196, 33},  {4, 17, 65},
-                              {5, 1, 3},      {7, 36, 144},  {14, 196, 32}, {31, 49, 196}, {64, 131, 67},
-                              {29, 1031, 16}, {1027, 5, 34}, {6, 13, 2053}, {40, 72, 136}, {1032, 8, 40},
-                              {2177, 1, 113}, {2, 264, 40}};
+  constexpr Sizes kSizes[] = {{1, 1, 1},
+                              {1, 36, 108},
+                              {2, 49, 7},
+                              {3, 196, 33},
+                              {4, 17, 65},
+                              {5, 1, 3},
+                              {7, 36, 144},
+                              {14, 196, 32},
+                              {31, 49, 196},
+                              {64, 131, 67},
+                              {29, 1031, 16},
+                              {1027, 5, 34},
+                              {6, 13, 2053},
+                              {40, 72, 136},
+                              {1032, 8, 40},
+                              {2177, 1, 113},
+                              {2, 264, 40},
+                              // Rows a multiple of 4096 bytes apart, in fp32 and in bf16.
+                              {15, 1024, 50},
+                              {22, 2048, 35}};
   for (const Sizes& size : kSizes) {
     const int64_t n = size.n, in = size.in, out = size.out;
     CAPTURE(n);
@@ -152,6 +168,14 @@ TEST_CASE("linear: only the output is written") {
         k.linear_backward_input(dx.tensor().row_range(1, n), dy, weight);
         check_surroundings(dx, in);
       }
+      OnDevice hidden(k, kFloat, {n + 2, out}), out_(k, kFloat, {n + 2, out}),
+          dhidden(k, kFloat, {n + 2, in});
+      k.linear_gelu_forward(out_.tensor().row_range(1, n), hidden.tensor().row_range(1, n), x, weight,
+                            Gelu::erf);
+      check_surroundings(hidden, out);
+      check_surroundings(out_, out);
+      k.linear_gelu_backward(dhidden.tensor().row_range(1, n), dy, weight, x, Gelu::erf);
+      check_surroundings(dhidden, in);
       OnDevice dweight(k, kFloat, {out + 2, in});
       k.fill(dweight.tensor().row_range(1, out), 0);
       k.linear_backward_weight(dweight.tensor().row_range(1, out), dy, x);
@@ -159,8 +183,80 @@ TEST_CASE("linear: only the output is written") {
     });
 }
 
+TEST_CASE("linear: a GELU behind the product gives the bits of two operations") {
+  for (const Sizes& size : {Sizes{3, 20, 33},
+                            {5, 1, 3},
+                            {7, 36, 144},
+                            {31, 49, 196},
+                            {1032, 8, 40},
+                            {16, 2100, 70},
+                            {20, 13, 2053},
+                            {64, 1100, 30}})
+    for (const auto& types : {std::pair{kFloat, kFloat}, {kHalf, kHalf}, {kHalf, kFloat}})
+      for (const Gelu kind : {Gelu::erf, Gelu::tanh}) {
+        const int64_t n = size.n, in = size.in, out = size.out;
+        CAPTURE(n);
+        CAPTURE(in);
+        CAPTURE(out);
+        const Values x = random_values(n * in, 1, types.first),
+                     weight = random_values(out * in, 2, types.first);
+        const Values dy = random_values(n * out, 3, types.first),
+                     before = random_values(n * in, 4, types.second);
+        for_all_products([&](Kernels& k) {
+          const OnDevice x_(k, types.first, {n, in}, x), weight_(k, types.first, {out, in}, weight);
+          const OnDevice dy_(k, types.first, {n, out}, dy), before_(k, types.second, {n, in}, before);
+          OnDevice hidden(k, types.second, {n, out}), gelu(k, types.second, {n, out});
+          OnDevice fused_hidden(k, types.second, {n, out}), fused_gelu(k, types.second, {n, out});
+          k.linear_forward(hidden, x_, weight_);
+          k.gelu_forward(gelu, hidden, kind);
+          k.linear_gelu_forward(fused_gelu, fused_hidden, x_, weight_, kind);
+          CHECK(fused_hidden.get() == hidden.get());
+          CHECK(fused_gelu.get() == gelu.get());
+          OnDevice dhidden(k, types.second, {n, in}), fused_dhidden(k, types.second, {n, in});
+          k.linear_backward_input(dhidden, dy_, weight_);
+          k.gelu_backward(dhidden, dhidden, before_, kind);
+          k.linear_gelu_backward(fused_dhidden, dy_, weight_, before_, kind);
+          CHECK(fused_dhidden.get() == dhidden.get());
+        });
+      }
+}
+
+// Rows are read two elements at a time, and past the ends of tiles: what does not belong to a product must
+// not reach it, not even times zero.
+TEST_CASE("linear: a NaN reaches all that it is a factor of, and nothing else") {
+  for (const Sizes& size : {Sizes{20, 7, 33}, {33, 35, 20}, {17, 1, 5}, {15, 1027, 40}})
+    for (const DType dtype : {kFloat, kHalf})
+      for (const double bad : {std::nan(""), HUGE_VAL}) {
+        const int64_t n = size.n, in = size.in, out = size.out;
+        CAPTURE(n);
+        Values x = random_values(n * in, 1, dtype), weight = random_values(out * in, 2, dtype);
+        Values dy = random_values(n * out, 3, dtype);
+        const auto check = [&](const OnDevice& result, int64_t columns, int64_t bad_row, int64_t bad_column) {
+          const Values v = result.get();
+          for (int64_t i = 0; i < std::ssize(v); ++i)
+            REQUIRE(std::isfinite(v[static_cast<size_t>(i)]) ==
+                    (i / columns != bad_row && i % columns != bad_column));
+        };
+        // The first element of a row, which follows the last one of the row before; and a last one.
+        x[static_cast<size_t>(3 * in)] = dy[static_cast<size_t>(3 * out)] = bad;
+        weight[static_cast<size_t>(2 * in - 1)] = bad;
+        for_all_products([&](Kernels& k) {
+          const OnDevice x_(k, dtype, {n, in}, x), weight_(k, dtype, {out, in}, weight),
+              dy_(k, dtype, {n, out}, dy);
+          OnDevice y(k, kFloat, {n, out}), dx(k, kFloat, {n, in}), dweight(k, kFloat, {out, in});
+          k.linear_forward(y, x_, weight_);
+          check(y, out, 3, 1);
+          k.linear_backward_input(dx, dy_, weight_);
+          check(dx, in, 3, in - 1);
+          k.fill(dweight, 0);
+          k.linear_backward_weight(dweight, dy_, x_);
+          check(dweight, in, 0, 0);
+        });
+      }
+}
+
 TEST_CASE("linear: the same bits at any number of threads") {
-  for (const Sizes& size : {Sizes{2, 196, 588}, {300, 196, 196}, {97, 1100, 70}})
+  for (const Sizes& size : {Sizes{2, 196, 588}, {300, 196, 196}, {97, 1100, 70}, {21, 1300, 501}})
     for (const DType dtype : {kFloat, kHalf}) {
       const int64_t n = size.n, in = size.in, out = size.out;
       const Values x = random_values(n * in, 1, dtype), weight = random_values(out * in, 2, dtype);
@@ -173,7 +269,10 @@ TEST_CASE("linear: the same bits at any number of threads") {
             k.linear_forward(y, x_, weight_);
             k.linear_backward_input(dx, dy_, weight_);
             k.linear_backward_weight(dweight, dy_, x_);
-            return std::vector{y.get(), dx.get(), dweight.get()};
+            OnDevice hidden(k, dtype, {n, out}), gelu(k, dtype, {n, out}), dhidden(k, dtype, {n, in});
+            k.linear_gelu_forward(gelu, hidden, x_, weight_, Gelu::erf);
+            k.linear_gelu_backward(dhidden, dy_, weight_, x_, Gelu::erf);
+            return std::vector{y.get(), dx.get(), dweight.get(), hidden.get(), gelu.get(), dhidden.get()};
           },
           all_products());
     }
@@ -192,6 +291,10 @@ TEST_CASE("linear: shapes and types that do not fit are errors") {
     CHECK_THROWS_AS(k.linear_backward_weight(other, y, x), Error);
     CHECK_THROWS_AS(k.linear_backward_weight(weight, other, x), Error);
     CHECK_THROWS_AS(k.linear_backward_weight(half, y, x), Error);
+    CHECK_THROWS_AS(k.linear_gelu_forward(y, other, x, weight, Gelu::erf), Error);
+    CHECK_THROWS_AS(k.linear_gelu_forward(other, y, x, weight, Gelu::erf), Error);
+    CHECK_THROWS_AS(k.linear_gelu_backward(x, y, weight, other, Gelu::erf), Error);
+    CHECK_THROWS_AS(k.linear_gelu_backward(other, y, weight, x, Gelu::erf), Error);
     if (k.device().name() != "cpu") CHECK_THROWS_AS(k.linear_forward(y, x, half), Error);
   });
 }

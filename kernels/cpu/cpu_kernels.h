@@ -37,6 +37,10 @@ class CpuKernels final : public Kernels {
   void quantize_rows(const Tensor& values, const Tensor& scale, const Tensor& weight) override;
   void linear_int8_forward(const Tensor& y, const Tensor& x, const Tensor& values,
                            const Tensor& scale) override;
+  void linear_gelu_forward(const Tensor& out, const Tensor& hidden, const Tensor& x, const Tensor& weight,
+                           Gelu kind) override;
+  void linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, const Tensor& weight,
+                            const Tensor& hidden, Gelu kind) override;
   void gelu_forward(const Tensor& out, const Tensor& x, Gelu kind) override;
   void gelu_backward(const Tensor& dx, const Tensor& dout, const Tensor& x, Gelu kind) override;
   void attention_forward(const Tensor& out, const Tensor& logsumexp, const Tensor& qkv, int n_head) override;

@@ -1,7 +1,8 @@
-// Matrix products in the manner of Goto and van de Geijn (2008): both operands are copied into panels, in the
+// Matrix products in the manner of Goto and van de Geijn (2008): operands are copied into panels, in the
 // order in which a register tile reads them, and a micro-kernel keeps kTileRows x kTileCols sums in
-// registers. Packing is where bf16 becomes fp32 and where a transposed operand is turned round, so one
-// micro-kernel serves the three products of a linear layer, and attention.
+// registers. Packing is where bf16 becomes fp32 (or pairs: gemm_tile.h) and where a transposed operand is
+// turned round, so one micro-kernel serves the three products of a linear layer, and attention. Rows of A
+// that are what the tile reads are not copied at all.
 #pragma once
 
 #include "engine/parallel.h"
@@ -102,8 +103,20 @@ TOPOLM_INLINE Matrix matrix(const Tensor& t) {
   return {t.dtype == DType::bf16 ? t.data : t.f32(), t.dtype, t.cols(), 1};
 }
 
+/// What follows a product while its result is in the cache: run(context, i, j, rows, cols) once for each tile
+/// of C, when the elements [i, i + rows) x [j, j + cols) have their final values.
+struct Epilogue {
+  void (*run)(const void* context, int64_t i, int64_t j, int64_t rows, int64_t cols) = nullptr;
+  const void* context = nullptr;
+
+  /// All of it at once, after a product that cannot be followed tile by tile.
+  TOPOLM_INLINE void run_over(ThreadPool& pool, int64_t m, int64_t n) const {
+    if (run) pool.parallel_for(m, [&](int64_t i, int) { run(context, i, 0, 1, n); });
+  }
+};
+
 /// c [m, n] = a [m, k] b [k, n], or += when `accumulate` (then c is fp32); c is row-major. Any dtypes.
 void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix& a, const Matrix& b,
-          int64_t m, int64_t n, int64_t k, bool accumulate);
+          int64_t m, int64_t n, int64_t k, bool accumulate, const Epilogue& epilogue = {});
 
 }  // namespace topolm::TOPOLM_ISA

@@ -133,7 +133,7 @@ __attribute__((noinline)) void compute_tiles(T* c, int64_t ldc, const float* add
 }  // namespace
 
 void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix& a, const Matrix& b,
-              int64_t m, int64_t n, int64_t k, bool accumulate) {
+              int64_t m, int64_t n, int64_t k, bool accumulate, const Epilogue& epilogue) {
   const auto whole_tiles = [](int64_t depth) { return ceil_div(depth, kTileDepth) * kTileDepth; };
   const int64_t depth_max = whole_tiles(k <= kWholeDepth ? k : ceil_div(k, ceil_div(k, kBlockDepth)));
   const int64_t n_limit = max(kPanel, kSharedElements / depth_max / kPanel * kPanel);
@@ -201,6 +201,7 @@ void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Mat
                 else
                   compute(to, c.row_stride, earlier, n_max);
               });
+            if (last && epilogue.run) epilogue.run(epilogue.context, i, j0 + j, height, width);
           }
       });
     }

@@ -119,11 +119,16 @@ TOPOLM_INLINE vfloat widen(vhalf h) {
 #endif
 }
 
-/// Round to nearest even; a NaN stays one.
+/// Round to nearest even; a NaN stays one. VCVTNEPS2BF16 makes 0 of what is below 2^-126; in software it is
+/// 10 cycles a vector slower, as much as half a GELU.
 TOPOLM_INLINE vhalf narrow(vfloat v) {
+#if defined(__AVX512BF16__)
+  return bit_cast<vhalf>(_mm512_cvtneps_pbh(v));
+#else
   const vint bits = bit_cast<vint>(v);
   const vint rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   return __builtin_convertvector(v == v ? rounded : vint{} + 0x7fc0, vhalf);
+#endif
 }
 
 TOPOLM_INLINE vfloat load(const bf16* p, Full = {}) {
@@ -296,32 +301,24 @@ TOPOLM_INLINE vfloat log2(vfloat x) {
   return x == x ? p * s + __builtin_convertvector(shifted >> 23, vfloat) : x;
 }
 
+/// |x|; of NaN a NaN.
+TOPOLM_INLINE vfloat abs(vfloat x) { return bit_cast<vfloat>(bit_cast<vint>(x) & 0x7fffffff); }
+
 /// The normal distribution at x: density and cumulative, both within a relative 5e-7 (1 + x^2/2), also in the
-/// tails where (1 + erf)/2 cancels: the exponent's own rounding counts x^2/2 times. Chebyshev fits of
-/// erf(u)/u in u^2 on [0,1] and of erfc(u) e^(u^2) in 1/(1+0.4u) on [1,9.5]; u = |x|/sqrt(2).
+/// tails where (1 + erf)/2 cancels: the exponent's own rounding counts x^2/2 times. P(X > |x|) e^(x^2/2) is
+/// fitted by Chebyshev's way in s = 1 - 1/(1+0.33|x|) for |x| <= 13.3, beyond which e^(-x^2/2) is 0; in s, as
+/// it rounds least where |x| is small. Neighbouring terms are paired: half the latency of Horner's rule.
 struct Normal {
   vfloat density, cumulative;
 };
 TOPOLM_INLINE Normal normal(vfloat x) {
-  const vfloat u = (x < 0.0f ? -x : x) * 0.70710678f;
-  const vfloat y = u * u;
-  const vfloat gauss = exp(x * x * -0.5f);  // not of -y: each rounding of the exponent counts x^2/2 times
-  vfloat s = y * -9.67359035712434e-06f + 1.12682536e-04f;
-  s = s * y - 8.48439650e-04f;
-  s = s * y + 5.22105341e-03f;
-  s = s * y - 2.68654383e-02f;
-  s = s * y + 1.12837826e-01f;
-  s = s * y - 3.76126385e-01f;
-  s = s * y + 1.12837917e+00f;
-  const vfloat t = 1.0f / (u * 0.4f + 1.0f);
-  vfloat q = t * -1.161584843e-01f + 2.425836644e-01f;
-  q = q * t + 1.054612651e-02f;
-  q = q * t + 2.107510978e-01f;
-  q = q * t + 2.000159270e-01f;
-  q = q * t + 2.263278654e-01f;
-  q = q * t + 2.256829579e-01f;
-  q = q * t + -3.466250126e-06f;
-  const vfloat tail = 0.5f * (u < 1.0f ? 1.0f - u * s : gauss * q);  // P(X > |x|)
+  const vfloat gauss = exp(x * x * -0.5f);
+  const vfloat s = 1.0f - 1.0f / (abs(x) * 0.33f + 1.0f);
+  const vfloat square = s * s;
+  vfloat tail = (s * 0.0265025105f - 0.0866921246f) * square + (s * 0.0689963922f + 0.0188952032f);
+  tail = tail * square + (s * 0.0670159906f - 0.154803962f);
+  tail = tail * square + (s * -0.317752957f + 1.08676255f);
+  tail = gauss * (tail * square + (s * -1.20891607f + 0.5f));
   return {gauss * 0.39894228f, x < 0.0f ? tail : 1.0f - tail};
 }
 
