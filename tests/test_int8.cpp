@@ -110,12 +110,12 @@ TEST_CASE("int8: the product against double precision") {
                             {13, 128, 2053}})
     for (const DType input : {kFloat, kHalf})
       for (const DType output : {kFloat, kHalf}) {
-        const auto [n, in, out] = size;
+        const int64_t n = size.n, in = size.in, out = size.out;
         CAPTURE(n);
         CAPTURE(in);
         CAPTURE(out);
         const Values x = random_values(n * in, 1, input), weight = random_values(out * in, 2, kFloat, 0.1);
-        for_each_cpu([&, n = n, in = in, out = out](Kernels& k) {
+        for_each_cpu([&](Kernels& k) {
           const Quantized q(k, weight, out, in);
           const Values w = q.dequantised();
           Values expected(static_cast<size_t>(n * out));
