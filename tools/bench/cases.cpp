@@ -165,11 +165,11 @@ std::vector<Case> step_cases(Kernels& k, const ModelConfig& m, int64_t batch, in
       [&k](Tensors t) { k.spatial_loss_backward(t[0], t[1], t[2], t[3], t[4], 1e-3f); });
 
   const Operand tokens = in(i32, {batch, time}, Content::tokens), position = in(i32, {1}, Content::zero);
-  add("embedding_forward", rows, 1, 0,
+  add("embedding_forward", rows + ", tables warm", 1, 0,
       {out(f32, {batch, time, c}), tokens, rows_of(in(f32, {v, c}), n),
        rows_of(in(f32, {m.block_size, c}), time), position},
       [&k](Tensors t) { k.embedding_forward(t[0], t[1], t[2], t[3], t[4]); });
-  add("embedding_backward", rows, 1, 0,
+  add("embedding_backward", rows + ", tables warm", 1, 0,
       {rows_of(both(f32, {v, c}), n), rows_of(both(f32, {m.block_size, c}), time), in(f32, {batch, time, c}),
        tokens, in(i32, {n}, Content::order)},
       [&k](Tensors t) { k.embedding_backward(t[0], t[1], t[2], t[3], t[4]); });
