@@ -88,9 +88,11 @@ void Comparison::race_optimizer(const std::string& preset, const Ceilings& c) {
   PeerRun run = peer_run(preset, "fp32", c.threads, options_.steps);
   run.flags = "--only optimizer";
   const Race r = race(run, [&] { return time_optimizer(options_, preset, c.threads); });
-  const double bytes = 32 * static_cast<double>(model_preset(preset).parameters());  // the gradient twice
+  const double update =
+      measure_memory_speed(options_.device(c.threads), options_.seconds / 4).update;  // just now
+  const double bytes = 32 * static_cast<double>(model_preset(preset).parameters());   // the gradient twice
   Samples stream;
-  for (const double ms : r.ours.values) stream.add(percent(1e3 * bytes / ms, c.memory.update));
+  for (const double ms : r.ours.values) stream.add(percent(1e3 * bytes / ms, update));
   figures_["optimizer " + preset] = r.ratios;
   figures_["optimizer stream " + preset] = stream;
   json_.push_back({{"what", "optimizer"}, {"preset", preset}, {"threads", c.threads}, {"wall", r.to_json()}});
