@@ -110,11 +110,13 @@ class Product {
     const int64_t n_max = ceil_div(ceil_div(n_, ceil_div(n_, n_limit)), kTileCols) * kTileCols;
     const Cut cut{ceil_div(m_, kTileRows), max(1, kTaskFloats / (cells_max * kTileRows))};
     const int64_t tasks = cut.tasks();
-    // Rows of A that lie across memory are packed by all where they fit beside B, many panels at a time: of
-    // those that a task packs for itself each row of memory holds a line of the cache or two (tiny's weight
-    // gradients: 2 to 4 % faster).
+    // Rows of A that lie across memory are packed by all where a task has few panels, many at a time: of
+    // those it would pack for itself each row of memory holds a line of the cache or two (tiny's weight
+    // gradients: 1 to 4 % faster). Tasks of many panels rather have them in their own L2 (base's: 3 % slower
+    // without).
     const int64_t a_floats = ceil_div(m_, kTileRows) * panel_floats();
-    const bool together = a_.col_stride != 1 && a_floats + n_max * cells_max <= kSharedFloats;
+    const bool together =
+        a_.col_stride != 1 && cut.next(0) <= kPackPanels && a_floats + n_max * cells_max <= kSharedFloats;
     float* const packed_b =
         workspace_.shared(n_max * cells_max + (sums_apart_ ? m_ * n_max : 0) + (together ? a_floats : 0));
     float* const sums = sums_apart_ ? packed_b + n_max * cells_max : nullptr;
