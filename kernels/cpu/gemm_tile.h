@@ -8,6 +8,9 @@
 
 namespace topolm::TOPOLM_ISA {
 
+/// Lines of a packed panel of W: whole vectors, so that tasks which pack one beside another share no cell.
+constexpr int packed_lines(int w) { return (w + kLanes - 1) / kLanes * kLanes; }
+
 /// A tile for the last rows, where they are few: 512 rows are 36 tiles and one of 8.
 constexpr int kShortRows = kTileRows / 2 + 1;
 
@@ -127,7 +130,7 @@ TOPOLM_INLINE void multiply_tile(vfloat (&sums)[R][V], Rows a, const float* b, i
   for (int64_t k = 0; k < cells; ++k) {
     step([](const char* p) __attribute__((always_inline)) { return splat_cell(p); });
     TOPOLM_UNROLL
-    for (int i = 0; i < kPointers; ++i) row[i] += 4 * (kInPlace ? 1 : kTileRows);
+    for (int i = 0; i < kPointers; ++i) row[i] += 4 * (kInPlace ? 1 : packed_lines(kTileRows));
     b += V * kLanes;
   }
   if constexpr (kPairs && kInPlace)
