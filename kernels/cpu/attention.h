@@ -76,6 +76,12 @@ struct Pairs {
       word[r] = bit_cast<vint>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(narrow(rows[r]))));
     return bit_cast<vfloat>(word[0] | word[1] << 16);
   }
+  TOPOLM_INLINE static void store_along(float* lines, int64_t ld, const vfloat* rows) {
+    for (int r = 0; r < 2; ++r) {
+      const vhalf half = narrow(rows[r]);
+      __builtin_memcpy(lines + r * ld, &half, sizeof half);
+    }
+  }
 #endif
   TOPOLM_INLINE static vfloat along(const bf16* row, int64_t n) {
     const auto mask = static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
