@@ -1,8 +1,8 @@
 // Causal self-attention of whole sequences, without a T x T matrix.
-#include "kernels/cpu/attention.h"
-
 #include "engine/profile.h"
 #include "kernels/attention_sizes.h"
+#include "kernels/cpu/attention_softmax.h"
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace topolm::TOPOLM_ISA {
@@ -10,58 +10,6 @@ namespace topolm::TOPOLM_ISA {
 namespace {
 
 constexpr int64_t kTaskQueries = 256;  // of one head: long sequences are spread over the threads
-
-/// The running softmax of kTokens queries, in the lanes; base 2.
-struct Softmax {
-  vfloat maximum[kTileVectors], sum[kTileVectors] = {};
-  vfloat factor[kTileVectors];  // to the maximum before the last block
-
-  Softmax() {
-    for (vfloat& m : maximum) m = splat(-__builtin_inff());
-  }
-
-  /// The first `rows` keys of a block, for the queries of one vector: scores become probabilities relative to
-  /// the maximum, as operands of Product. A query sees its keys up to row `diagonal` + its lane.
-  template <class Product>
-  TOPOLM_INLINE void add(float* scores, int v, int64_t rows, int64_t diagonal, float scale) {
-    const int64_t seen_by_all = max(0, min(rows, diagonal + 1));
-    const auto visible = [&](int64_t r) { return lane_indices() >= static_cast<int32_t>(r - diagonal); };
-    scores += v * kLanes;
-    vfloat largest[2] = {splat(-__builtin_inff()), splat(-__builtin_inff())};
-    int64_t r = 0;
-    for (; r + 2 <= seen_by_all; r += 2) {
-      largest[0] = max(load(scores + r * kTokens), largest[0]);
-      largest[1] = max(load(scores + (r + 1) * kTokens), largest[1]);
-    }
-    for (; r < rows; ++r) largest[0] = max(visible(r) ? load(scores + r * kTokens) : largest[0], largest[0]);
-    const vfloat before = maximum[v], now = max(max(largest[0], largest[1]) * scale, before);
-    vfloat total{};
-    // Several rows side by side, for the latency of an exponential: 3.7 cycles each instead of 4.7.
-    const auto keep = [&]<int N>(std::integral_constant<int, N>, int64_t row, auto shown)
-        __attribute__((always_inline)) {
-      vfloat p[N];
-      TOPOLM_UNROLL
-      for (int i = 0; i < N; ++i) {
-        p[i] = exp2_of_negative(load(scores + (row + i) * kTokens) * scale - now);
-        p[i] = shown(row + i, p[i]);
-      }
-      TOPOLM_UNROLL
-      for (int i = 0; i < N; i += Product::kNumbers) {
-        store(scores + (row + i) / Product::kNumbers * kTokens, Product::across(p + i));
-        for (int n = 0; n < Product::kNumbers; ++n) total += p[i + n];
-      }
-    };
-    constexpr std::integral_constant<int, 4> kFour;
-    constexpr std::integral_constant<int, Product::kNumbers> kOne;
-    for (r = 0; r + 4 <= seen_by_all; r += 4) keep(kFour, r, [](int64_t, vfloat p) { return p; });
-    for (; r < rows; r += kOne)
-      keep(kOne, r,
-           [&](int64_t row, vfloat p) { return row < rows ? (visible(row) ? p : vfloat{}) : vfloat{}; });
-    factor[v] = exp2_of_negative(before - now);
-    sum[v] = sum[v] * factor[v] + total;
-    maximum[v] = now;
-  }
-};
 
 template <class Product>
 void attend_with(const AttentionHead& head, float* scratch) {
@@ -110,26 +58,25 @@ void attend_with(const AttentionHead& head, float* scratch) {
                                                &factor);
       }
     }
-    vfloat inverse[kTileVectors] = {};
-    for (int v = 0; v < vectors; ++v) {
-      inverse[v] = 1.0f / softmax.sum[v];
-      if (!head.logsumexp) continue;
-      const vfloat lse = kLn2 * (softmax.maximum[v] + log2(softmax.sum[v]));
-      store(head.logsumexp + q + v * kLanes, lse,
-            Partial{static_cast<int>(min(kLanes, queries - v * kLanes))});
-    }
-    scatter_panel(head.out.from(q, 0), out, queries, size, inverse);
+    softmax.finish(head, q, queries, out);
   }
 }
 
 }  // namespace
 
 int64_t attend_scratch(int64_t keys, int64_t size) {
-  return (kBlock + 3 * size) * kTokens + (2 * keys + 1) * size + 4 * kLanes;
+  const int64_t floats = (kBlock + 3 * size) * kTokens + (2 * keys + 1) * size + 4 * kLanes;
+#if defined(TOPOLM_AMX)
+  return max(floats, attend_tiles_scratch(keys, size));
+#else
+  return floats;
+#endif
 }
 
 void attend(const AttentionHead& head, float* scratch) {
-#if defined(TOPOLM_BF16_DOT)
+#if defined(TOPOLM_AMX)
+  if (all_bf16(head.out, head.query, head.key, head.value)) return attend_tiles(head, scratch);
+#elif defined(TOPOLM_BF16_DOT)
   if (all_bf16(head.out, head.query, head.key, head.value)) return attend_with<Pairs>(head, scratch);
 #endif
   attend_with<Singles>(head, scratch);

@@ -47,10 +47,11 @@ struct Singles {
   }
 };
 
-#if defined(TOPOLM_BF16_DOT)
+#if defined(TOPOLM_BF16_DOT) || defined(TOPOLM_AMX)
 /// bf16 in memory and in every product, sums of fp32: twice as fast. What is between two products is rounded.
 struct Pairs {
   static constexpr int kNumbers = 2;
+#if defined(__AVX512BF16__)
   TOPOLM_INLINE static vfloat multiply_add(vfloat sum, vfloat a, vfloat b) {
     return _mm512_dpbf16_ps(sum, bit_cast<__m512bh>(a), bit_cast<__m512bh>(b));
   }
@@ -68,6 +69,20 @@ struct Pairs {
     __builtin_memcpy(lines, &both, kHalf);
     __builtin_memcpy(lines + ld, reinterpret_cast<const char*>(&both) + kHalf, kHalf);
   }
+#else  // emulated tiles, on any AVX-512
+  TOPOLM_INLINE static vfloat across(const vfloat* rows) {
+    vint word[2];
+    for (int r = 0; r < 2; ++r)
+      word[r] = bit_cast<vint>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(narrow(rows[r]))));
+    return bit_cast<vfloat>(word[0] | word[1] << 16);
+  }
+  TOPOLM_INLINE static void store_along(float* lines, int64_t ld, const vfloat* rows) {
+    for (int r = 0; r < 2; ++r) {
+      const vhalf half = narrow(rows[r]);
+      __builtin_memcpy(lines + r * ld, &half, sizeof half);
+    }
+  }
+#endif
   TOPOLM_INLINE static vfloat along(const bf16* row, int64_t n) {
     const auto mask = static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
     return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(mask, row));
@@ -164,15 +179,16 @@ __attribute__((noinline)) void multiply(float* c, int64_t ldc, const float* a, i
 
 // ---- operands
 
-/// One line [units] for each row, along the head's columns; zeros behind them. Writes up to kLanes units
-/// more.
+/// A line for each row, along the head's columns; zeros behind them. Lines are `ld` units apart, or as long
+/// as they must be. Writes up to kLanes units more.
 template <class Product>
-TOPOLM_INLINE void gather_lines(float* out, const Matrix& rows, int64_t n, int64_t size) {
+TOPOLM_INLINE void gather_lines(float* out, const Matrix& rows, int64_t n, int64_t size, int64_t ld = 0) {
   const int64_t units = ceil_div(size, Product::kNumbers);
+  if (ld == 0) ld = units;
   Product::with(rows, [&](const auto* x) {
     for (int64_t i = 0; i < n; ++i)
       for (int64_t u = 0, j = 0; u < units; u += kLanes, j += kLanes * Product::kNumbers)
-        store(out + i * units + u, Product::along(x + i * rows.row_stride + j, size - j));
+        store(out + i * ld + u, Product::along(x + i * rows.row_stride + j, size - j));
   });
 }
 

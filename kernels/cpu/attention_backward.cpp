@@ -1,7 +1,8 @@
 // The gradient of causal self-attention, from the saved logsumexp and again without a T x T matrix.
+#include "kernels/cpu/attention_backward.h"
+
 #include "engine/profile.h"
 #include "kernels/attention_sizes.h"
-#include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_kernels.h"
 
 namespace topolm::TOPOLM_ISA {
@@ -11,58 +12,20 @@ namespace topolm::TOPOLM_ISA {
 // takes less than the 15 of 64 lanes that columns of a head of 49 would leave idle.
 namespace {
 
-struct BackwardHead {
-  Matrix dquery, dkey, dvalue, dout, query, key, value, out;
-  const float* logsumexp;
-  int64_t length, size;
-};
-
 int64_t backward_scratch(int64_t length, int64_t size) {
-  return round_up(length, kTokens) * (6 * size + 4) + 3 * size * kTokens + 4 * kBlock * kTokens + 8 * kLanes;
+  const int64_t floats =
+      round_up(length, kTokens) * (6 * size + 4) + 3 * size * kTokens + 4 * kBlock * kTokens + 8 * kLanes;
+#if defined(TOPOLM_AMX)
+  return max(floats, attend_backward_tiles_scratch(length, size));
+#else
+  return floats;
+#endif
 }
 
 /// Rows of a block, as queries that see the first `vectors` of a tile's keys.
 struct Part {
   int64_t begin, rows, vectors;
 };
-
-/// Scores of one vector of keys become probabilities and `gradient`, which holds dP, becomes dS, as operands
-/// of Product; `lines` gets dS along the keys. Rows up to `diagonal` + kLanes see keys up to row - diagonal.
-template <class Product>
-TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, float* lines, const float* level,
-                                    const float* dot, int64_t begin, int64_t rows, int64_t diagonal,
-                                    float scale) {
-  constexpr int kNumbers = Product::kNumbers, kLine = kTokens / kNumbers;
-  const auto add = [&]<int N>(std::integral_constant<int, N>, int64_t r, auto shown)
-      __attribute__((always_inline)) {
-    vfloat p[N], g[N];
-    TOPOLM_UNROLL
-    for (int i = 0; i < N; ++i) {
-      const int64_t row = r + i;
-      p[i] = exp2_of_negative(load(scores + row * kTokens) * scale - level[row]);
-      g[i] = shown(row, p[i] * (load(gradient + row * kTokens) - dot[row]));
-      p[i] = shown(row, p[i]);
-    }
-    TOPOLM_UNROLL
-    for (int i = 0; i < N; i += kNumbers) {
-      store(scores + (r + i) / kNumbers * kTokens, Product::across(p + i));
-      store(gradient + (r + i) / kNumbers * kTokens, Product::across(g + i));
-      if constexpr (kNumbers > 1) Product::store_along(lines + (r + i) * kLine, kLine, g + i);
-    }
-  };
-  constexpr std::integral_constant<int, 4> kFour;  // side by side, for the latency of an exponential
-  constexpr std::integral_constant<int, kNumbers> kOne;
-  const auto masked = [&](int64_t row, vfloat x) {
-    const vint visible = lane_indices() <= static_cast<int32_t>(row - diagonal);
-    return row < rows ? (visible ? x : vfloat{}) : vfloat{};
-  };
-  for (int64_t r = 0; r < begin; ++r)
-    for (int64_t i = 0; i < kLanes / kNumbers; ++i) lines[r * kLine + i] = 0;
-  int64_t r = begin;
-  for (; r < min(rows, diagonal + kLanes); r += kOne) add(kOne, r, masked);
-  for (; r + kFour <= rows; r += kFour) add(kFour, r, [](int64_t, vfloat x) { return x; });
-  for (; r < rows; r += kOne) add(kOne, r, masked);
-}
 
 template <class Product>
 void attend_backward_with(const BackwardHead& head, float* scratch) {
@@ -103,19 +66,7 @@ void attend_backward_with(const BackwardHead& head, float* scratch) {
     gather_lines<Product>(lines, head.value.from(k, 0), keys, size);
     gather_panel(value_panels + k * units, lines, keys, units);
   }
-  with_elements(head.out, [&](const auto* out) {
-    with_elements(head.dout, [&](const auto* dout) {
-      for (int64_t i = 0; i < n; ++i) {
-        vfloat sum{};
-        sweep(size, [&](int64_t j, auto lanes) {
-          sum += load(out + i * head.out.row_stride + j, lanes) *
-                 load(dout + i * head.dout.row_stride + j, lanes);
-        });
-        dot[i] = reduce_add(sum);
-        level[i] = head.logsumexp[i] * kLog2E;
-      }
-    });
-  });
+  row_levels(head, dot, level);
   for (int64_t i = 0; i < padded * size; i += kLanes) store(dquery + i, vfloat{});
 
   const float factor = score_factor(size), scale = 1 / std::sqrt(static_cast<float>(size));
@@ -169,7 +120,9 @@ void attend_backward_with(const BackwardHead& head, float* scratch) {
 }
 
 void attend_backward(const BackwardHead& head, float* scratch) {
-#if defined(TOPOLM_BF16_DOT)
+#if defined(TOPOLM_AMX)
+  if (all_bf16(head.dquery, head.dout, head.query, head.out)) return attend_backward_tiles(head, scratch);
+#elif defined(TOPOLM_BF16_DOT)
   if (all_bf16(head.dquery, head.dout, head.query, head.out))
     return attend_backward_with<Pairs>(head, scratch);
 #endif
