@@ -45,6 +45,7 @@ constexpr int kLanes = 4;
 
 typedef float vfloat __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vint __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t vuint __attribute__((vector_size(kLanes * 4)));  // what may pass 2^31
 typedef uint16_t vhalf __attribute__((vector_size(kLanes * 2)));
 
 /// How many lanes a load or store touches: all of them, known at compile time, or the first n.
@@ -255,7 +256,9 @@ struct Power {
   TOPOLM_INLINE explicit Power(vfloat x) : bits(bit_cast<vint>(x + kMagic)) {
     n = bit_cast<vfloat>(bits) - kMagic;
   }
-  TOPOLM_INLINE vfloat times(vfloat p) const { return p * bit_cast<vfloat>((bits << 23) + 0x3f800000); }
+  TOPOLM_INLINE vfloat times(vfloat p) const {
+    return p * bit_cast<vfloat>((bit_cast<vuint>(bits) << 23) + 0x3f800000);
+  }
 #endif
 };
 
