@@ -44,7 +44,8 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--busy", o.busy, "a step beside N busy processes")->check(CLI::Range(1, 4096))->group(what);
   app.add_flag("--compare", o.compare, "steps and their parts against PyTorch, by turns")->group(what);
   app.add_option("--llmc", o.llmc, "with --compare: steps against this checkout of llm.c too")->group(what);
-  app.add_flag("--bars", o.bars, "all that issue 5 sets a bar for, and which are reached")->group(what);
+  app.add_flag("--bars", o.bars, "all of it, and which of the bars that we set ourselves are reached")
+      ->group(what);
   app.add_option("--rounds", o.rounds, "turns of --compare and --busy")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
