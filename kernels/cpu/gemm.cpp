@@ -41,6 +41,8 @@ struct Cut {
   }
 };
 
+enum class Side { a, b };  // an operand: with NEON panels of both are 8 wide, and only one's are narrowed
+
 /// The last panel of B is one vector wide where that is enough: 196 = 6 * 32 + 4 columns cost 208, not 224.
 TOPOLM_INLINE bool is_narrow(int64_t cols) { return cols <= kLanes; }
 
@@ -48,10 +50,10 @@ TOPOLM_INLINE bool is_narrow(int64_t cols) { return cols <= kLanes; }
 /// which start with element 0. Lines that lie across memory are packed some elements of all panels at a time,
 /// and the next ones fetched: what one row of memory holds is then read together, also where rows are a power
 /// of two apart and compete for the cache (a gradient of 4096 logits: 144 -> 193 GFLOP/s a thread).
-template <int W, bool kPairs>
+template <Side kSide, bool kPairs>
 TOPOLM_INLINE void pack_panels(float* out, int64_t stride, const Matrix& x, int64_t width, int64_t begin,
                                int64_t end) {
-  constexpr int kLine = packed_lines(W);
+  constexpr int W = kSide == Side::a ? kTileRows : kTileCols, kLine = packed_lines(W);
   const int64_t step = x.col_stride == 1 ? end - begin : kPackRows;
   for (int64_t k = begin; k < end; k += step)
     for (int64_t i = 0; i < width; i += W) {
@@ -62,7 +64,7 @@ TOPOLM_INLINE void pack_panels(float* out, int64_t stride, const Matrix& x, int6
           const char* const p = static_cast<const char*>(x.from(i, r).data);
           for (int64_t b = 0; b < W * size_of(x.dtype); b += 64) __builtin_prefetch(p + b);
         }
-      if (W == kTileCols && is_narrow(width - i))
+      if (kSide == Side::b && is_narrow(width - i))
         pack_lines<kLanes, kPairs>(panel + cell * kLanes, x.from(i, k), width - i, depth);
       else
         pack_lines<kLine, kPairs>(panel + cell * kLine, x.from(i, k), min(W, width - i), depth);
@@ -134,16 +136,16 @@ class Product {
         pool_.parallel_for(a_tasks + parts * ceil_div(depth, pack_depth), [=, this](int64_t task, int) {
           if (task < a_tasks) {
             const int64_t i = task % a_parts * kPackRowsOfA, k1 = task / a_parts * kPackAcross;
-            pack_panels<kTileRows, kPairs>(all_a + i / kTileRows * panel_floats(), panel_floats(),
-                                           a_.from(i, k0), min(kPackRowsOfA, m_ - i), k1,
-                                           min(k1 + kPackAcross, depth));
+            pack_panels<Side::a, kPairs>(all_a + i / kTileRows * panel_floats(), panel_floats(),
+                                         a_.from(i, k0), min(kPackRowsOfA, m_ - i), k1,
+                                         min(k1 + kPackAcross, depth));
             return;
           }
           task -= a_tasks;
           const int64_t j = task % parts * pack_cols, k1 = task / parts * pack_depth;
-          pack_panels<kTileCols, kPairs>(packed_b + j * cells(depth), cells(depth) * kTileCols,
-                                         b_.from(k0, j0 + j).transposed(), min(pack_cols, cols - j), k1,
-                                         min(k1 + pack_depth, depth));
+          pack_panels<Side::b, kPairs>(packed_b + j * cells(depth), cells(depth) * kTileCols,
+                                       b_.from(k0, j0 + j).transposed(), min(pack_cols, cols - j), k1,
+                                       min(k1 + pack_depth, depth));
         });
         pool_.parallel_for(tasks, [=, this](int64_t task, int thread) {
           const int64_t first = cut.begin(task);
@@ -179,8 +181,8 @@ class Product {
         float* const sums = sums_apart_ ? packed_b + ld * cells_max : nullptr;
         const Block block{k0, depth, {sums, DType::f32, ld, 1}, begin};
         float* const packed_a = pack_rows(thread, before, last, m_, block);
-        pack_panels<kTileCols, kPairs>(packed_b, cells(depth) * kTileCols, b_.from(k0, begin).transposed(),
-                                       end - begin, 0, depth);
+        pack_panels<Side::b, kPairs>(packed_b, cells(depth) * kTileCols, b_.from(k0, begin).transposed(),
+                                     end - begin, 0, depth);
         for (int64_t i = 0; i < m_; i += kTileRows)
           for (int64_t j = begin; j < end; j += kTileCols) {
             if (i + kTileRows < m_)
@@ -216,9 +218,9 @@ class Product {
     int64_t first = 0;
     while (first < panels && reads_in_place(end - begin - first * kTileRows)) ++first;
     if (first < panels)
-      pack_panels<kTileRows, kPairs>(out + first * panel_floats(), panel_floats(),
-                                     a_.from(begin + first * kTileRows, block.k),
-                                     end - begin - first * kTileRows, 0, block.depth);
+      pack_panels<Side::a, kPairs>(out + first * panel_floats(), panel_floats(),
+                                   a_.from(begin + first * kTileRows, block.k),
+                                   end - begin - first * kTileRows, 0, block.depth);
     return out;
   }
 
