@@ -193,7 +193,7 @@ run-test: all $(BUILD)/tests $(NVTX_RECORDER) $(if $(CUDA),$(BUILD)/cuda_host_te
 # The kernels and their tests without the libraries that a cross compiler would need, for the NEON kernels:
 # AArch64 code run by QEMU (packages g++-aarch64-linux-gnu and qemu-user-static).
 kernel_test_sources = $(wildcard kernels/*.cpp kernels/simt/*.cpp) kernels/cuda/gpu_device.cpp kernels/cuda/timed_device.cpp \
-  $(patsubst %,engine/%.cpp,arena nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp engine/file.cpp) \
+  $(patsubst %,engine/%.cpp,arena file nvtx parallel profile random tensor) $(if $(CUDA),kernels/cuda/plan_cache.cpp) \
   $(patsubst %,tests/%.cpp,main test_attention test_cross_entropy test_embedding test_gelu test_int8 test_layernorm test_linear \
   test_elementwise test_optimizer test_parallel test_sample test_schedules test_simt test_spatial_loss test_tiles)
 $(BUILD)/kernel_tests: $(call objects,$(kernel_test_sources)) $(TEST_KERNELS) $(KERNELS)

@@ -4,6 +4,15 @@
 
 namespace topolm {
 
+namespace {
+
+[[noreturn]] void refuse_int8(Device& device) {
+  fail("int8 weights are for the CPU, not for {}; use --device cpu, or leave out --weights int8",
+       device.name());
+}
+
+}  // namespace
+
 // Not inline: a copy compiled for an instruction set could be the one that the linker keeps.
 std::string Kernels::matrix_plans() const { return ""; }
 
@@ -19,15 +28,10 @@ void Kernels::linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, cons
   gelu_backward(dhidden, dhidden, hidden, kind);
 }
 
-void Kernels::quantize_rows(const Tensor&, const Tensor&, const Tensor&) {
-  fail("int8 weights are for the CPU, not for {}; use --device cpu, or leave out --weights int8",
-       device().name());
-}
+void Kernels::quantize_rows(const Tensor&, const Tensor&, const Tensor&) { refuse_int8(device()); }
 
-void Kernels::linear_int8_forward(const Tensor& y, const Tensor& x, const Tensor& values,
-                                  const Tensor& scale) {
-  (void)y, (void)x;
-  quantize_rows(values, scale, {});  // refuses
+void Kernels::linear_int8_forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
+  refuse_int8(device());
 }
 
 }  // namespace topolm

@@ -10,8 +10,7 @@ namespace topolm {
 
 namespace {
 
-constexpr int64_t kBufferElements = 1
-                                    << 20;  // fp32, of a matrix on its way: 4 MB on the host, 4 on the device
+constexpr int64_t kBufferElements = 1 << 20;  // of a matrix on its way: 4 MB on the host, 4 on the device
 
 /// Of a matrix product: every matrix but the table of positions.
 bool is_operand(const ParameterInfo& info) { return info.is_matrix() && info.outer != &Parameters::wpe; }

@@ -9,7 +9,7 @@
 #include "model/trainer.h"
 #include "tests/kernel_test.h"
 #include "tests/temporary.h"
-#include "tools/decode_bench.h"
+#include "tools/bench/decode_speed.h"
 
 using namespace topolm;
 using test::test_devices;
@@ -67,6 +67,24 @@ test::Values logits_of(Generator& generator, std::span<const int32_t> tokens, si
     generator.append(tokens.subspan(i, std::min(chunk, tokens.size() - i)));
   const std::vector<float> logits = generator.logits();
   return {logits.begin(), logits.end()};
+}
+
+/// Nats a token of a text that fits into the context, each token predicted from all before it as it is when
+/// text is generated. The difference between two generators is what their formats cost.
+double mean_loss(Generator& generator, std::span<const int32_t> tokens) {
+  require(tokens.size() >= 2 && std::ssize(tokens) <= generator.config().block_size + 1,
+          "a loss needs 2 to {} tokens, not {}", generator.config().block_size + 1, tokens.size());
+  generator.reset();
+  double sum = 0;
+  for (size_t i = 0; i + 1 < tokens.size(); ++i) {
+    generator.append(tokens.subspan(i, 1));
+    const std::vector<float> logits = generator.logits();
+    const double largest = *std::max_element(logits.begin(), logits.end());
+    double exponentials = 0;
+    for (const float logit : logits) exponentials += std::exp(logit - largest);
+    sum += largest + std::log(exponentials) - logits.at(static_cast<size_t>(tokens[i + 1]));
+  }
+  return sum / static_cast<double>(tokens.size() - 1);
 }
 
 }  // namespace
@@ -157,7 +175,7 @@ TEST_CASE("decoding: speed is measured, and bytes are those of the format") {
   const ModelConfig config = nano();
   const double c = 36, matrices = 2 * 12 * c * c + 97 * c, rows = 2 * 9 * c + 97, cache = 2 * 2 * c;
   const auto bytes = [&](DType dtype, bool int8) {
-    const DecodeSpeed speed = time_decoding(*kernels, config, dtype, int8, 8);
+    const bench::DecodeSpeed speed = bench::decode_speed(*kernels, config, dtype, int8, 8);
     CHECK(speed.tokens_per_second > 0);
     CHECK(speed.prefill_tokens_per_second > 0);
     return speed.bytes_per_token;

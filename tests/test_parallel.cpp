@@ -1,8 +1,6 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -10,6 +8,7 @@
 
 #include "engine/error.h"
 #include "engine/parallel.h"
+#include "tests/temporary.h"
 
 using namespace topolm;
 
@@ -77,11 +76,10 @@ TEST_CASE("parallel: all is done though other threads keep every CPU busy") {
 }
 
 TEST_CASE("parallel: the quota of the cgroup and of those around it, versions 1 and 2") {
-  namespace fs = std::filesystem;
-  std::string root = (fs::temp_directory_path() / "topolm_cgroup_XXXXXX").string();
-  REQUIRE(mkdtemp(root.data()) != nullptr);
+  const TemporaryDirectory directory;
+  const std::string root = directory.path().string();
   const auto write = [&](const std::string& name, const char* text) {
-    fs::create_directories(fs::path(root + name).parent_path());
+    make_directories(fs::path(root + name).parent_path());
     std::ofstream(root + name) << text;
   };
   const auto cpus = [&] { return cgroup_cpus(root + "/self", root + "/mount"); };
@@ -105,5 +103,4 @@ TEST_CASE("parallel: the quota of the cgroup and of those around it, versions 1 
   write("/mount/cpu,cpuacct/a/cpu.cfs_quota_us", "200000\n");
   write("/mount/cpu,cpuacct/a/cpu.cfs_period_us", "50000\n");
   CHECK(cpus() == 4);
-  fs::remove_all(root);
 }

@@ -4,21 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <string>
 
 #include "engine/progress.h"
 #include "model/trainer.h"
+#include "tools/process_memory.h"
 
 namespace topolm {
-
-/// A field of /proc/self/status, such as VmHWM, in bytes; 0 where there is none.
-inline double process_memory(const std::string& field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (double kilobytes = 0; word == field + ":" && status >> kilobytes) return 1024 * kilobytes;
-  return 0;
-}
 
 /// The device's memory of a trainer that has done a step; then the process's own, which on a CPU holds it.
 inline void print_memory(const Trainer& trainer) {

@@ -22,40 +22,17 @@ struct Left {
   }
 };
 
-/// R x V tiles of multiply_tiles(): a load a product when both are 2.
+/// R x V tiles of multiply_tiles().
 template <bool kKeep, int R, int V>
 TOPOLM_INLINE void multiply_tiles_block(float* c, Left a, const float* b, int64_t steps) {
-  constexpr int64_t kDown = int64_t{kTileSide} * kTokens;
-  if constexpr (kKeep) {
-    tile_load<0>(c, kRowBytes);
-    if constexpr (V == 2) tile_load<1>(c + kLanes, kRowBytes);
-    if constexpr (R == 2) tile_load<2>(c + kDown, kRowBytes);
-    if constexpr (R == 2 && V == 2) tile_load<3>(c + kDown + kLanes, kRowBytes);
-  } else {
-    tile_zero<0>();
-    if constexpr (V == 2) tile_zero<1>();
-    if constexpr (R == 2) tile_zero<2>();
-    if constexpr (R == 2 && V == 2) tile_zero<3>();
-  }
+  if constexpr (kKeep)
+    load_sums<R, V>(c, kRowBytes);
+  else
+    zero_sums<R, V>();
   const int64_t stride = a.ld * int64_t{sizeof(float)};
-  for (int64_t step = 0; step < steps; ++step, a.data += a.step, b += kUnits * kTokens) {
-    tile_load<4>(a.data, stride);
-    tile_load<6>(b, kRowBytes);
-    tile_multiply_add<0, 4, 6>();
-    if constexpr (V == 2) {
-      tile_load<7>(b + kLanes, kRowBytes);
-      tile_multiply_add<1, 4, 7>();
-    }
-    if constexpr (R == 2) {
-      tile_load<5>(a.data + kTileSide * a.ld, stride);
-      tile_multiply_add<2, 5, 6>();
-    }
-    if constexpr (R == 2 && V == 2) tile_multiply_add<3, 5, 7>();
-  }
-  tile_store<0>(c, kRowBytes);
-  if constexpr (V == 2) tile_store<1>(c + kLanes, kRowBytes);
-  if constexpr (R == 2) tile_store<2>(c + kDown, kRowBytes);
-  if constexpr (R == 2 && V == 2) tile_store<3>(c + kDown + kLanes, kRowBytes);
+  for (int64_t step = 0; step < steps; ++step, a.data += a.step, b += kUnits * kTokens)
+    add_to_sums<R, V>(a.data, a.data + kTileSide * a.ld, stride, b, b + kLanes, kRowBytes);
+  store_sums<R, V>(c, kRowBytes);
 }
 
 /// c [tiles of rows][vectors] = a b, or += when kept. Rows of b, as many units of the depth, and of c are

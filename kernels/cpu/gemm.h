@@ -1,8 +1,8 @@
 // Matrix products in the manner of Goto and van de Geijn (2008): operands are copied into panels, in the
 // order in which a register tile reads them, and a micro-kernel keeps kTileRows x kTileCols sums in
 // registers. Packing is where bf16 becomes fp32 (or pairs: gemm_tile.h) and where a transposed operand is
-// turned round, so one micro-kernel serves the three products of a linear layer, and attention. Rows of A
-// that are what the tile reads are not copied at all.
+// turned round, so one micro-kernel serves the three products of a linear layer. Rows of A that are what the
+// tile reads are not copied at all.
 #pragma once
 
 #include "engine/parallel.h"
@@ -24,33 +24,12 @@ constexpr int kTileRows = 4;
 #endif
 constexpr int kTileCols = 2 * kLanes;
 
-/// sums += a b: R rows of V vectors, in registers. Element (i, k) of a is at a[i * kAcross + k * kAlong]; row
-/// k of b at b + k * ldb.
-template <int R, int V, int kAcross, int kAlong>
-TOPOLM_INLINE void multiply_add(vfloat (&sums)[R][V], const float* a, const float* b, int64_t ldb,
-                                int64_t depth) {
-  for (int64_t k = 0; k < depth; ++k) {
-    vfloat row[V];
-    TOPOLM_UNROLL
-    for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes);
-    TOPOLM_UNROLL
-    for (int i = 0; i < R; ++i) {
-      const vfloat x = splat(a[i * kAcross]);
-      TOPOLM_UNROLL
-      for (int v = 0; v < V; ++v) sums[i][v] += x * row[v];
-    }
-    a += kAlong;
-    b += ldb;
-  }
-}
-
 /// Copies a panel of `width` <= W lines: out[k * W + i] = x[i * across + k * along] for k < depth, and 0 for
-/// i in [width, W). One of the strides is 1. May write kLanes floats past the panel when W is not a multiple
-/// of kLanes: pack neighbouring panels in ascending order.
+/// i in [width, W). One of the strides is 1.
 template <int W, class T>
 TOPOLM_INLINE void pack_panel(float* out, const T* x, int64_t across, int64_t along, int64_t width,
                               int64_t depth) {
-  static_assert(W % kLanes == 0 || W < kLanes);
+  static_assert(W % kLanes == 0);
   if (along == 1) {
     sweep(depth, [&](int64_t k, auto lanes) {
       for (int g = 0; g < W; g += kLanes) {
@@ -108,11 +87,6 @@ TOPOLM_INLINE Matrix matrix(const Tensor& t) {
 struct Epilogue {
   void (*run)(const void* context, int64_t i, int64_t j, int64_t rows, int64_t cols) = nullptr;
   const void* context = nullptr;
-
-  /// All of it at once, after a product that cannot be followed tile by tile.
-  TOPOLM_INLINE void run_over(ThreadPool& pool, int64_t m, int64_t n) const {
-    if (run) pool.parallel_for(m, [&](int64_t i, int) { run(context, i, 0, 1, n); });
-  }
 };
 
 /// c [m, n] = a [m, k] b [k, n], or += when `accumulate` (then c is fp32); c is row-major. Any dtypes.

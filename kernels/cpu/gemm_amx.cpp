@@ -3,11 +3,10 @@
 //
 // No machine of ours has AMX: this code has run on emulated tiles only. What follows is derived from figures
 // of a Sapphire Rapids (cycles and peaks of its tiles, a kernel of 2 x 2 tiles alone) and of Zen 5 (packing).
-// - A step along K is 4 loads of 1 KB and 4 products: a load a product, the least with 8 registers (1 x 4
-// tiles
-//   need 5 for 4, a single tile 2 for 1). A product takes 16 cycles, a load 8, so from L1 the products
-//   decide: 83 % of the peak. From L2 a step wants 4 KB in 64 cycles, all that L2 can give: 65 %. At K = 784
-//   both panels come from L2, at 196 from L1.
+// - A step along K is 4 loads of 1 KB and 4 products: a load a product, the least with 8 registers (a single
+//   tile needs 2 for 1). A product takes 16 cycles, a load 8, so from L1 the products decide: 83 % of the
+//   peak. From L2 a step wants 4 KB in 64 cycles, all that L2 can give: 65 %. At K = 784 both panels come
+//   from L2, at 196 from L1.
 // - Packing a tile takes 55 cycles where K is contiguous, 60 to 95 where it is not. A tile of a serves n/16
 //   products, one of b m/16: together 12 % more at m = 2048, n = 784; 40 % at n = 196.
 // - C leaves the tiles through a buffer in L1: 200 cycles for 32 x 32, which took 2 K. 13 % more at K = 784,
@@ -74,7 +73,7 @@ TOPOLM_INLINE int64_t tiles_across(int64_t lines) { return lines <= kTileSide ? 
 
 /// Packs a panel: for each step along K its one or two tiles, side by side.
 template <bool kPairs>
-__attribute__((noinline)) void pack_panel(bf16* out, const Matrix& x, int64_t lines, int64_t depth) {
+__attribute__((noinline)) void pack_tiles(bf16* out, const Matrix& x, int64_t lines, int64_t depth) {
   const auto* const from = static_cast<const bf16*>(x.data);
   const int64_t across = kPairs ? x.col_stride : x.row_stride, along = kPairs ? x.row_stride : x.col_stride;
   for (int64_t k = 0; k < depth; k += kTileDepth)
@@ -94,34 +93,17 @@ __attribute__((noinline)) void compute_tiles(T* c, int64_t ldc, const float* add
                                              const bf16* a, const bf16* b, const bf16* ahead, int64_t steps,
                                              int64_t rows, int64_t cols) {
   for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(c + i * ldc, 1);
-  tile_zero<0>();
-  tile_zero<1>();
-  tile_zero<2>();
-  tile_zero<3>();
+  zero_sums<R, V>();
   for (int64_t step = 0; step < steps; ++step) {
     TOPOLM_UNROLL
     for (int line = 0; line < kStep / kTaskPanels; line += 32) __builtin_prefetch(ahead + line, 0, 2);
-    tile_load<4>(a, 64);
-    tile_load<6>(b, 64);
-    tile_multiply_add<0, 4, 6>();
-    if constexpr (V == 2) {
-      tile_load<7>(b + kTile, 64);
-      tile_multiply_add<1, 4, 7>();
-    }
-    if constexpr (R == 2) {
-      tile_load<5>(a + kTile, 64);
-      tile_multiply_add<2, 5, 6>();
-    }
-    if constexpr (R == 2 && V == 2) tile_multiply_add<3, 5, 7>();
+    add_to_sums<R, V>(a, a + kTile, 64, b, b + kTile, 64);
     a += R * kTile;
     b += V * kTile;
     ahead += kStep / kTaskPanels;
   }
   alignas(64) float sums[R * kTileSide][V * kTileSide];
-  tile_store<0>(&sums[0][0], sizeof sums[0]);
-  if constexpr (V == 2) tile_store<1>(&sums[0][kTileSide], sizeof sums[0]);
-  if constexpr (R == 2) tile_store<2>(&sums[kTileSide][0], sizeof sums[0]);
-  if constexpr (R == 2 && V == 2) tile_store<3>(&sums[kTileSide][kTileSide], sizeof sums[0]);
+  store_sums<R, V>(&sums[0][0], sizeof sums[0]);
   for (int64_t i = 0; i < rows; ++i)
     sweep(cols, [&](int64_t j, auto lanes) {
       vfloat sum = load(&sums[i][j], lanes);
@@ -161,7 +143,7 @@ void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Mat
       pool.parallel_for(col_panels * depth_chunks, [=](int64_t task, int) {
         const int64_t j = task / depth_chunks * kPanel, k1 = task % depth_chunks * kPackDepth;
         const int64_t width = min(kPanel, cols - j);
-        pack_panel<true>(packed_b + j * packed + k1 * kTileSide * tiles_across(width),
+        pack_tiles<true>(packed_b + j * packed + k1 * kTileSide * tiles_across(width),
                          b.from(k0 + k1, j0 + j), width, min(kPackDepth, depth - k1));
       });
 
@@ -173,7 +155,7 @@ void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Mat
         auto* const packed_a =
             reinterpret_cast<bf16*>(workspace.of_thread(thread, task_panels * kPanel * depth_max / 2));
         for (int64_t i = begin; i < end; i += kPanel)
-          pack_panel<false>(packed_a + (i - begin) * packed, a.from(i, k0), min(kPanel, end - i), depth);
+          pack_tiles<false>(packed_a + (i - begin) * packed, a.from(i, k0), min(kPanel, end - i), depth);
 
         const TileScope tiles;
         for (int64_t j = left; j < right; j += kPanel)

@@ -161,10 +161,9 @@ float quantize(int8_t* values, const float* x, int64_t n) {
   const float maximum = reduce_max(largest);
   const float inverse = maximum < 1e-30f ? 0.0f : 127 / maximum;  // no infinity, whatever the row
   sweep(n, [&](int64_t i, auto lanes) {
-    const vfloat magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
     const vfloat v = load(x + i, lanes) * inverse;
-    const vint q = bit_cast<vint>((v == v ? v : vfloat{}) + magic) - bit_cast<vint>(magic);
-    const vbyte bytes = __builtin_convertvector(q, vbyte);
+    const vfloat rounded = Power(v == v ? v : vfloat{}).n;  // to the nearest, even where two are
+    const vbyte bytes = __builtin_convertvector(__builtin_convertvector(rounded, vint), vbyte);
     __builtin_memcpy(values + i, &bytes, static_cast<size_t>(min(kLanes, n - i)));
   });
   return (maximum < 1e-30f ? 0.0f : maximum / 127) + reduce_add(nothing);

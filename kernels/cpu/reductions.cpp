@@ -12,17 +12,7 @@ namespace {
 constexpr int64_t kBlock = 1 << 12;  // elements added up in fp32: at most 256 to a lane
 constexpr int64_t kChunk = 1 << 16;  // elements a task
 
-/// The sum of f(x) over n elements, where f(0) is 0.
-template <class T, class F>
-TOPOLM_INLINE float block_sum(const T* x, int64_t n, F&& f) {
-  vfloat s[4]{};  // four chains: one would wait for each addition
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
-    for (int k = 0; k < 4; ++k) s[k] += f(load(x + i + k * kLanes));
-  sweep(n - i, [&](int64_t j, auto lanes) { s[0] += f(load(x + i + j, lanes)); });
-  return reduce_add((s[0] + s[1]) + (s[2] + s[3]));
-}
-
+/// The sum of f(x) over all elements, where f(0) is 0.
 template <class F>
 TOPOLM_INLINE double sum_over(ThreadPool& pool, Workspace& workspace, const Tensor& x, F&& f) {
   const int64_t n = x.elements(), tasks = ceil_div(n, kChunk);
@@ -32,7 +22,9 @@ TOPOLM_INLINE double sum_over(ThreadPool& pool, Workspace& workspace, const Tens
     pool.parallel_for(tasks, [=](int64_t task, int) {
       const int64_t end = min(n, (task + 1) * kChunk);
       double sum = 0;
-      for (int64_t i = task * kChunk; i < end; i += kBlock) sum += block_sum(in + i, min(kBlock, end - i), f);
+      for (int64_t i = task * kChunk; i < end; i += kBlock)
+        sum +=
+            sum_of(min(kBlock, end - i), [=](int64_t j, auto lanes) { return f(load(in + i + j, lanes)); });
       partial[task] = sum;
     });
   });

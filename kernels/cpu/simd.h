@@ -126,9 +126,9 @@ TOPOLM_INLINE vhalf narrow(vfloat v) {
 #if defined(__AVX512BF16__)
   return bit_cast<vhalf>(_mm512_cvtneps_pbh(v));
 #else
-  const vint bits = bit_cast<vint>(v);
-  const vint rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return __builtin_convertvector(v == v ? rounded : vint{} + 0x7fc0, vhalf);
+  const vuint bits = bit_cast<vuint>(v);
+  const vuint rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return __builtin_convertvector(v == v ? rounded : vuint{} + 0x7fc0, vhalf);
 #endif
 }
 
@@ -218,6 +218,20 @@ TOPOLM_INLINE float reduce(vfloat v, F&& f) {
 
 TOPOLM_INLINE float reduce_add(vfloat v) {
   return reduce(v, [](vfloat a, vfloat b) { return a + b; });
+}
+
+/// The sum of term(i, lanes) over [0, n), where lanes past n give 0; in four chains: one would wait 4 cycles
+/// for each addition.
+template <class F>
+TOPOLM_INLINE float sum_of(int64_t n, F&& term) {
+  vfloat sums[4]{};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    TOPOLM_UNROLL
+    for (int k = 0; k < 4; ++k) sums[k] += term(i + k * kLanes, Full{});
+  }
+  sweep(n - i, [&](int64_t j, auto lanes) { sums[0] += term(i + j, lanes); });
+  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 TOPOLM_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }

@@ -118,6 +118,52 @@ TOPOLM_INLINE void tile_multiply_add() {
 #endif
 }
 
+// ---- a block of R x V <= 2 x 2 tiles of sums, numbered along its rows; rows of C are `row_bytes` apart
+
+template <int R, int V>
+TOPOLM_INLINE void zero_sums() {
+  tile_zero<0>();
+  if constexpr (V == 2) tile_zero<1>();
+  if constexpr (R == 2) tile_zero<2>();
+  if constexpr (R == 2 && V == 2) tile_zero<3>();
+}
+
+template <int R, int V>
+TOPOLM_INLINE void load_sums(const float* c, int64_t row_bytes) {
+  const float* const below = c + kTileSide * row_bytes / int64_t{sizeof(float)};
+  tile_load<0>(c, row_bytes);
+  if constexpr (V == 2) tile_load<1>(c + kTileSide, row_bytes);
+  if constexpr (R == 2) tile_load<2>(below, row_bytes);
+  if constexpr (R == 2 && V == 2) tile_load<3>(below + kTileSide, row_bytes);
+}
+
+template <int R, int V>
+TOPOLM_INLINE void store_sums(float* c, int64_t row_bytes) {
+  float* const below = c + kTileSide * row_bytes / int64_t{sizeof(float)};
+  tile_store<0>(c, row_bytes);
+  if constexpr (V == 2) tile_store<1>(c + kTileSide, row_bytes);
+  if constexpr (R == 2) tile_store<2>(below, row_bytes);
+  if constexpr (R == 2 && V == 2) tile_store<3>(below + kTileSide, row_bytes);
+}
+
+/// sums += [a; below] [b, right]: a load a product when both are 2, the least that eight registers allow.
+template <int R, int V, class T>
+TOPOLM_INLINE void add_to_sums(const T* a, const T* below, int64_t a_stride, const T* b, const T* right,
+                               int64_t b_stride) {
+  tile_load<4>(a, a_stride);
+  tile_load<6>(b, b_stride);
+  tile_multiply_add<0, 4, 6>();
+  if constexpr (V == 2) {
+    tile_load<7>(right, b_stride);
+    tile_multiply_add<1, 4, 7>();
+  }
+  if constexpr (R == 2) {
+    tile_load<5>(below, a_stride);
+    tile_multiply_add<2, 5, 6>();
+  }
+  if constexpr (R == 2 && V == 2) tile_multiply_add<3, 5, 7>();
+}
+
 }  // namespace topolm::TOPOLM_ISA
 
 #endif

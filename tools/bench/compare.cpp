@@ -1,5 +1,7 @@
 #include "tools/bench/compare.h"
 
+#include <set>
+
 #include "engine/progress.h"
 #include "tools/bench/decode.h"
 #include "tools/bench/parts.h"
@@ -19,9 +21,10 @@ PeerRun Comparison::peer_run(const std::string& preset, const std::string& dtype
 }
 
 std::string Comparison::best_setting(const PeerRun& run) {
-  const std::string setting = peer_.best_setting(run);
-  if (!setting.empty()) settings_.insert(setting);
-  return setting;
+  const std::string what = fmt::format("{} {} {} {}", run.preset, run.dtype, run.threads, run.flags);
+  const auto [found, first] = settings_.try_emplace(what);
+  if (first) found->second = peer_.best_setting(run);
+  return found->second;
 }
 
 Race Comparison::race(const PeerRun& run, const std::function<Samples()>& ours) {
@@ -111,7 +114,7 @@ void Comparison::race_decoding(const std::string& preset, const Ceilings& c) {
     for (int round = 0; round < options_.rounds; ++round) {
       const DecodeTimes ours = time_decoding(options_, preset, weights, c.threads);
       const nlohmann::json theirs = peer_.run(run, setting);
-      const double our = 1e3 / ours.tokens_per_second;
+      const double our = 1e3 / ours.speed.tokens_per_second;
       cached.add(our, 1e3 / theirs.at("tokens_per_second").get<double>());
       uncached.add(our, 1e3 / theirs.at("tokens_per_second_without_cache").get<double>());
       share.add(percent(ours.read(), ours.read_bandwidth));
@@ -136,9 +139,12 @@ void Comparison::race_decoding(const std::string& preset, const Ceilings& c) {
 void Comparison::print() const {
   const bool markdown = options_.markdown;
   print_heading(markdown, fmt::format("Against {}, {}", framework_, blas_));
-  if (!settings_.empty())
+  std::set<std::string> settings;
+  for (const auto& [what, setting] : settings_)
+    if (!setting.empty()) settings.insert(setting);
+  if (!settings.empty())
     print_line(markdown,
-               fmt::format("in the environment it is fastest in: {}\n", fmt::join(settings_, ", or ")));
+               fmt::format("in the environment it is fastest in: {}\n", fmt::join(settings, ", or ")));
   if (!steps_.empty()) {
     Table table({"step", ">threads", ">ours, ms", ">PyTorch, ms", ">ratio", ">spatial loss, of our step",
                  ">peak memory, ours / PyTorch"});

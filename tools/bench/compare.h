@@ -1,7 +1,7 @@
 // ./bench --compare: ours and theirs by turns, A B A B.
 #pragma once
 
-#include <set>
+#include <map>
 
 #include "tools/bench/bars.h"
 #include "tools/bench/peer.h"
@@ -39,8 +39,9 @@ class Comparison {
     Race race;
     std::string note;
   };
-  /// Rounds of `ours`, in seconds a call, and of what the peer prints for `run`.
+  /// Looked for once a model, dtype, thread count and part: it takes longer than the race.
   std::string best_setting(const PeerRun& run);
+  /// Rounds of `ours`, in seconds a call, and of what the peer prints for `run`.
   Race race(const PeerRun& run, const std::function<Samples()>& ours);
   PeerRun peer_run(const std::string& preset, const std::string& dtype, int threads, int steps) const;
 
@@ -50,7 +51,7 @@ class Comparison {
   std::vector<StepRow> steps_;
   std::vector<PartRow> parts_;
   std::string framework_, blas_;
-  std::set<std::string> settings_;  // that PyTorch was fastest in
+  std::map<std::string, std::string> settings_;  // that PyTorch was fastest in, by what it ran
   nlohmann::json json_ = nlohmann::json::array();
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "engine/progress.h"
-#include "tools/decode_bench.h"
 
 using nlohmann::json;
 
@@ -33,19 +32,12 @@ DecodeTimes time_decoding(const Options& o, const std::string& preset, const std
   forget_peak_memory();
   const auto kernels = make_kernels(o.device(threads));
   const DecodeSpeed speed =
-      topolm::time_decoding(*kernels, model_preset(preset), weights == "fp32" ? DType::f32 : DType::bf16,
-                            weights == "int8", o.tokens);
+      decode_speed(*kernels, model_preset(preset), weights == "fp32" ? DType::f32 : DType::bf16,
+                   weights == "int8", o.tokens);
   const double memory = peak_memory();
   // In the same moments: on a shared machine it differs by half from minute to minute.
   const double read = read_bandwidth(o, threads, speed.bytes_per_token);
-  return {preset,
-          weights,
-          threads,
-          speed.tokens_per_second,
-          speed.prefill_tokens_per_second,
-          speed.bytes_per_token,
-          read,
-          memory};
+  return {preset, weights, threads, speed, read, memory};
 }
 
 json measure_decoding(const Options& o, const std::string& preset, int threads) {
@@ -55,16 +47,16 @@ json measure_decoding(const Options& o, const std::string& preset, int threads) 
   json report;
   for (const std::string& weights : decoding_weights(o)) {
     const DecodeTimes t = time_decoding(o, preset, weights, threads);
-    table.add({weights, fmt::format("{:.1f}", t.tokens_per_second),
-               fmt::format("{:.1f}", 1e-6 * t.bytes_per_token), giga(t.read()),
-               share(t.read(), t.read_bandwidth), in_cache(t.bytes_per_token) ? "L3" : "memory",
-               human_count(t.prefill_tokens_per_second), human_bytes(t.memory)});
+    table.add({weights, fmt::format("{:.1f}", t.speed.tokens_per_second),
+               fmt::format("{:.1f}", 1e-6 * t.speed.bytes_per_token), giga(t.read()),
+               share(t.read(), t.read_bandwidth), in_cache(t.speed.bytes_per_token) ? "L3" : "memory",
+               human_count(t.speed.prefill_tokens_per_second), human_bytes(t.memory)});
     report.push_back({{"preset", preset},
                       {"weights", weights},
                       {"threads", threads},
-                      {"tokens_per_second", t.tokens_per_second},
-                      {"prefill_tokens_per_second", t.prefill_tokens_per_second},
-                      {"bytes_per_token", t.bytes_per_token},
+                      {"tokens_per_second", t.speed.tokens_per_second},
+                      {"prefill_tokens_per_second", t.speed.prefill_tokens_per_second},
+                      {"bytes_per_token", t.speed.bytes_per_token},
                       {"percent_of_read_bandwidth", percent(t.read(), t.read_bandwidth)},
                       {"peak_memory_bytes", t.memory}});
   }

@@ -3,17 +3,18 @@
 
 #include "model/config.h"
 #include "tools/bench/ceilings.h"
+#include "tools/bench/decode_speed.h"
 
 namespace topolm::bench {
 
 struct DecodeTimes {
   std::string preset, weights;  // fp32, bf16 or int8
   int threads;
-  double tokens_per_second, prefill_tokens_per_second, bytes_per_token;
+  DecodeSpeed speed;
   double read_bandwidth;  // bytes/s, measured beside it
   double memory;
 
-  double read() const { return tokens_per_second * bytes_per_token; }  // bytes/s
+  double read() const { return speed.tokens_per_second * speed.bytes_per_token; }  // bytes/s
 };
 
 /// The formats of weights that --dtype stands for: int8 multiplies activations of bf16, so it comes with

@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "model/config.h"
+#include "tools/process_memory.h"
 
 namespace topolm::bench {
 
@@ -58,9 +59,7 @@ void forget_peak_memory() {
 }
 
 double peak_memory() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (double kilobytes = 0; word == "VmHWM:" && status >> kilobytes) return 1024 * kilobytes;
+  if (const double peak = process_memory("VmHWM"); peak > 0) return peak;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return 1024.0 * static_cast<double>(usage.ru_maxrss);

@@ -1,17 +1,15 @@
-// How fast tokens are generated, and what a format of the weights costs in loss.
+// How fast tokens are generated.
 #pragma once
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "engine/error.h"
 #include "model/generator.h"
+#include "tools/bench/measure.h"
 
-namespace topolm {
+namespace topolm::bench {
 
 struct DecodeSpeed {
   double tokens_per_second;          // one sequence, drawn and fed back one by one, from position 16 on
@@ -20,11 +18,8 @@ struct DecodeSpeed {
 };
 
 /// Decodes `tokens` (fewer where the context ends) with weights of zero, which cost what others cost.
-inline DecodeSpeed time_decoding(Kernels& kernels, const ModelConfig& config, DType dtype, bool int8,
-                                 int tokens) {
-  const auto now = [] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  };
+inline DecodeSpeed decode_speed(Kernels& kernels, const ModelConfig& config, DType dtype, bool int8,
+                                int tokens) {
   Generator generator(kernels, config, dtype, {.int8 = int8});
   const std::vector<int32_t> text(static_cast<size_t>(std::min<int64_t>(256, config.block_size)), 1);
   const auto prefill = [&](size_t count) {
@@ -52,22 +47,4 @@ inline DecodeSpeed time_decoding(Kernels& kernels, const ModelConfig& config, DT
   return speed;
 }
 
-/// Nats a token of a text that fits into the context, each token predicted from all before it as it is when
-/// text is generated. The difference between two generators is what their formats cost.
-inline double mean_loss(Generator& generator, std::span<const int32_t> tokens) {
-  require(tokens.size() >= 2 && std::ssize(tokens) <= generator.config().block_size + 1,
-          "a loss needs 2 to {} tokens, not {}", generator.config().block_size + 1, tokens.size());
-  generator.reset();
-  double sum = 0;
-  for (size_t i = 0; i + 1 < tokens.size(); ++i) {
-    generator.append(tokens.subspan(i, 1));
-    const std::vector<float> logits = generator.logits();
-    const double largest = *std::max_element(logits.begin(), logits.end());
-    double exponentials = 0;
-    for (const float logit : logits) exponentials += std::exp(logit - largest);
-    sum += largest + std::log(exponentials) - logits.at(static_cast<size_t>(tokens[i + 1]));
-  }
-  return sum / static_cast<double>(tokens.size() - 1);
-}
-
-}  // namespace topolm
+}  // namespace topolm::bench
