@@ -1,7 +1,6 @@
 #include "engine/file.h"
 
 #include <fcntl.h>
-#include <sha2.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -120,12 +119,6 @@ void sync_directory(const fs::path& path) {
     return;  // some file systems do not let directories be opened; the rename stays atomic without it
   fsync(fd);
   close(fd);
-}
-
-std::string sha256(std::span<const std::byte> bytes) {
-  char hex[SHA256_DIGEST_STRING_LENGTH];
-  SHA256Data(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), hex);
-  return hex;
 }
 
 }  // namespace topolm

@@ -60,7 +60,4 @@ void make_directories(const fs::path& path);
 /// Flushes a directory's entries, so that a rename in it survives a power cut.
 void sync_directory(const fs::path& path);
 
-/// Lower-case hexadecimal SHA-256 (FIPS 180-4).
-std::string sha256(std::span<const std::byte> bytes);
-
 }  // namespace topolm

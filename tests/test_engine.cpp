@@ -20,6 +20,7 @@
 #include "engine/interrupt.h"
 #include "engine/progress.h"
 #include "engine/random.h"
+#include "engine/sha256.h"
 #include "engine/tensor.h"
 #include "tests/temporary.h"
 

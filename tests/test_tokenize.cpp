@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/sha256.h"
 #include "tests/programs.h"
 #include "tests/temporary.h"
 #include "tokenizer/bpe_trainer.h"

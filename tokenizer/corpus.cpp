@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/sha256.h"
 #include "tokenizer/bpe_trainer.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/tokenizer_files.h"
