@@ -47,10 +47,12 @@ TOPOLM_INLINE vfloat load_pairs(const bf16* p, int64_t n) {
   return bit_cast<vfloat>(_mm512_maskz_loadu_epi16((uint64_t{1} << n) - 1, p));
 }
 
-/// The first n elements at p, in the lower halves of the cells.
-TOPOLM_INLINE vint load_halves(const bf16* p, int64_t n) {
-  const auto mask = static_cast<__mmask16>(n >= kLanes ? 0xffff : (1u << max(n, 0)) - 1);
-  return __builtin_convertvector(bit_cast<vhalf>(_mm256_maskz_loadu_epi16(mask, p)), vint);
+using HalfIndices = std::make_integer_sequence<int, 2 * kLanes>;
+
+/// Cells of one element of each.
+template <int... I>
+TOPOLM_INLINE vfloat zip_halves(vhalf first, vhalf second, std::integer_sequence<int, I...>) {
+  return bit_cast<vfloat>(__builtin_shufflevector(first, second, (I % 2 * kLanes + I / 2)...));
 }
 
 template <int W>
@@ -70,13 +72,15 @@ TOPOLM_INLINE void pack_pairs(float* out, const bf16* x, int64_t across, int64_t
       }
     return;
   }
-  for (int64_t k = 0; k < cells; ++k)
-    for (int g = 0; g < W; g += kLanes) {
-      const bf16* const p = x + 2 * k * along + g;
-      const vint even = load_halves(p, width - g);
-      const vint odd = 2 * k + 1 < depth ? load_halves(p + along, width - g) : vint{};
-      store(out + k * W + g, bit_cast<vfloat>(even | odd << 16));
+  for (int g = 0; g < W; g += kLanes) {
+    const auto mask = static_cast<__mmask16>((1u << max(0, min(kLanes, width - g))) - 1);
+    const bf16* p = x + g;
+    for (int64_t k = 0; k < cells; ++k, p += 2 * along) {
+      const __m256i even = _mm256_maskz_loadu_epi16(mask, p);
+      const __m256i odd = _mm256_maskz_loadu_epi16(2 * k + 1 < depth ? mask : 0, p + along);
+      store(out + k * W + g, zip_halves(bit_cast<vhalf>(even), bit_cast<vhalf>(odd), HalfIndices{}));
     }
+  }
 }
 
 #endif
