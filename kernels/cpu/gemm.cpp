@@ -47,20 +47,21 @@ enum class Side { a, b };  // an operand: with NEON panels of both are 8 wide, a
 TOPOLM_INLINE bool is_narrow(int64_t cols) { return cols <= kLanes; }
 
 /// Packs the elements [begin, end) of `width` lines (the rows of x) in panels of W, `stride` floats apart,
-/// which start with element 0. Lines that lie across memory are packed some elements of all panels at a time,
-/// and the next ones fetched: what one row of memory holds is then read together, also where rows are a power
-/// of two apart and compete for the cache (a gradient of 4096 logits: 144 -> 193 GFLOP/s a thread). bf16 rows
-/// are shorter, and gain nothing from being fetched early (those logits: 5 % slower).
+/// which start with element 0. Lines that lie across memory are packed some elements of all panels at a time:
+/// what one row of memory holds is then read together, also where rows are a power of two apart and compete
+/// for the cache (a gradient of 4096 logits: 144 -> 193 GFLOP/s a thread). Other rows are fetched early;
+/// those would only compete more.
 template <Side kSide, bool kPairs>
 TOPOLM_INLINE void pack_panels(float* out, int64_t stride, const Matrix& x, int64_t width, int64_t begin,
                                int64_t end) {
   constexpr int W = kSide == Side::a ? kTileRows : kTileCols, kLine = packed_lines(W);
   const int64_t step = x.col_stride == 1 ? end - begin : kPackRows;
+  const bool ahead = step < end - begin && x.col_stride * size_of(x.dtype) % kAlias != 0;
   for (int64_t k = begin; k < end; k += step)
     for (int64_t i = 0; i < width; i += W) {
       const int64_t depth = min(step, end - k), cell = kPairs ? k / 2 : k;
       float* const panel = out + i / W * stride;
-      if (!kPairs && step < end - begin)
+      if (ahead)
         for (int64_t r = k + step; r < min(k + 2 * step, end); ++r) {
           const char* const p = static_cast<const char*>(x.from(i, r).data);
           for (int64_t b = 0; b < W * size_of(x.dtype); b += 64) __builtin_prefetch(p + b);

@@ -66,6 +66,7 @@ TOPOLM_INLINE void pack_pairs(float* out, const bf16* x, int64_t across, int64_t
         TOPOLM_UNROLL
         for (int i = 0; i < kLanes; ++i)
           square[i] = g + i < width ? load_pairs(x + (g + i) * across + 2 * k, depth - 2 * k) : vfloat{};
+        for (int i = 0; i < kLanes; ++i) prefetch_ahead(x + (g + i) * across + 2 * k);
         transpose(square);
         const int64_t rows = min(kLanes, cells - k);
         for (int64_t i = 0; i < rows; ++i) store(out + (k + i) * W + g, square[i]);
