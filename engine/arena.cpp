@@ -68,10 +68,13 @@ int64_t Arena::place(const std::vector<Entry*>& order) {
   std::vector<const Entry*> placed;  // by offset
   int64_t end = 0;
   for (Entry* const e : order) {
-    e->offset = 0;
-    for (const Entry* other : placed)
-      if (other->offset < e->offset + aligned(e->bytes) && meet(e->needed, other->needed))
-        e->offset = std::max(e->offset, other->offset + aligned(other->bytes));
+    const bool always = e->needed.empty();
+    e->offset = always ? end : 0;
+    for (size_t i = 0; i < placed.size() && !always; ++i) {
+      const Entry& other = *placed[i];
+      if (other.offset < e->offset + aligned(e->bytes) && meet(e->needed, other.needed))
+        e->offset = std::max(e->offset, other.offset + aligned(other.bytes));
+    }
     placed.insert(std::upper_bound(placed.begin(), placed.end(), e,
                                    [](const Entry* a, const Entry* b) { return a->offset < b->offset; }),
                   e);
