@@ -107,7 +107,8 @@ TEST_CASE("int8: the product against double precision") {
                             {5, 64, 16},
                             {7, 1031, 131},
                             {1, 3136, 784},
-                            {13, 128, 2053}})
+                            {13, 128, 2053},
+                            {29, 49, 515}})
     for (const DType input : {kFloat, kHalf})
       for (const DType output : {kFloat, kHalf}) {
         const int64_t n = size.n, in = size.in, out = size.out;
@@ -134,8 +135,8 @@ TEST_CASE("int8: the product against double precision") {
       }
 }
 
-TEST_CASE("int8: a row alone and among others has the same bits, at any number of threads") {
-  const int64_t n = 11, in = 196, out = 588;
+TEST_CASE("int8: a row alone and among few has the same bits, at any number of threads") {
+  const int64_t n = 4, in = 196, out = 588;
   const Values x = random_values(n * in, 1), weight = random_values(out * in, 2);
   for (DeviceOptions options : test_devices()) {
     if (options.name != "cpu") continue;
@@ -154,6 +155,25 @@ TEST_CASE("int8: a row alone and among others has the same bits, at any number o
       CHECK(alone.get() == all.get());
       if (expected.empty()) expected = all.get();
       CHECK(all.get() == expected);
+    }
+  }
+}
+
+TEST_CASE("int8: many rows have the same bits at any number of threads") {
+  const int64_t n = 37, in = 49, out = 1031;
+  const Values x = random_values(n * in, 1, kHalf), weight = random_values(out * in, 2);
+  for (DeviceOptions options : test_devices()) {
+    if (options.name != "cpu") continue;
+    CAPTURE(options.isa);
+    Values expected;
+    for (const int threads : {1, 2, 3, 8}) {
+      options.threads = threads;
+      const auto k = make_kernels(options);
+      const Quantized q(*k, weight, out, in);
+      OnDevice y(*k, kFloat, {n, out});
+      k->linear_int8_forward(y, OnDevice(*k, kHalf, {n, in}, x), q.values(), q.scale());
+      if (expected.empty()) expected = y.get();
+      CHECK(y.get() == expected);
     }
   }
 }

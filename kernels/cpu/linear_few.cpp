@@ -31,35 +31,6 @@ constexpr int kTogether = 4;
 constexpr int kTogether = 2;
 #endif
 
-typedef int8_t vbyte __attribute__((vector_size(kLanes)));
-
-TOPOLM_INLINE vfloat widen(vbyte b) {
-#if defined(__AVX512F__)  // in one instruction, where g++ 12 makes seven of the conversion below
-  const vint wide = bit_cast<vint>(_mm512_maskz_cvtepi8_epi32(0xffff, bit_cast<__m128i>(b)));
-#else
-  const vint wide = __builtin_convertvector(b, vint);
-#endif
-  return __builtin_convertvector(wide, vfloat);
-}
-
-TOPOLM_INLINE vfloat load(const int8_t* p, Full = {}) {
-  vbyte b;
-  __builtin_memcpy(&b, p, sizeof b);
-  return widen(b);
-}
-
-TOPOLM_INLINE vfloat load(const int8_t* p, Partial lanes) {
-#if defined(__AVX512F__)
-  return widen(bit_cast<vbyte>(_mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << lanes.n) - 1), p)));
-#else
-  vbyte b{};
-  for (int i = 0; i < lanes.n; ++i) b[i] = p[i];
-  return widen(b);
-#endif
-}
-
-using topolm::TOPOLM_ISA::load;
-
 /// products[m] = weight . x[m] for M rows of x.
 template <int M, class W>
 TOPOLM_INLINE void dot(float* products, const W* weight, const float* x, int64_t in) {
@@ -149,64 +120,17 @@ const float* in_fp32(Workspace& workspace, const Tensor& x) {
   return rows;
 }
 
-/// One row as 8-bit integers; returns what they are to be multiplied by. A row that holds what is not a
-/// number gets a scale that is none: the damage shows in the logits.
-float quantize(int8_t* values, const float* x, int64_t n) {
-  vfloat largest{}, nothing{};
-  sweep(n, [&](int64_t i, auto lanes) {
-    const vfloat v = load(x + i, lanes);
-    largest = max(largest, v < 0.0f ? -v : v);
-    nothing += v * 0.0f;
-  });
-  const float maximum = reduce_max(largest);
-  const float inverse = maximum < 1e-30f ? 0.0f : 127 / maximum;  // no infinity, whatever the row
-  sweep(n, [&](int64_t i, auto lanes) {
-    const vfloat v = load(x + i, lanes) * inverse;
-    const vfloat rounded = Power(v == v ? v : vfloat{}).n;  // to the nearest, even where two are
-    const vbyte bytes = __builtin_convertvector(__builtin_convertvector(rounded, vint), vbyte);
-    __builtin_memcpy(values + i, &bytes, static_cast<size_t>(min(kLanes, n - i)));
-  });
-  return (maximum < 1e-30f ? 0.0f : maximum / 127) + reduce_add(nothing);
-}
-
 }  // namespace
 
 void linear_few_rows(ThreadPool& pool, Workspace& workspace, const Tensor& y, const Tensor& x,
-                     const Tensor& weight) {
+                     const Tensor& weight, const float* scale) {
   const float* const rows = in_fp32(workspace, x);
+  const int64_t n = x.rows(), in = x.cols(), out = weight.rows();
+  if (weight.dtype == DType::i8) return stream(pool, y, rows, weight.i8(), scale, n, in, out);
   with_type(weight, [&](auto* type) {
-    stream(pool, y, rows, static_cast<const std::remove_pointer_t<decltype(type)>*>(weight.data), nullptr,
-           x.rows(), x.cols(), weight.rows());
+    stream(pool, y, rows, static_cast<const std::remove_pointer_t<decltype(type)>*>(weight.data), scale, n,
+           in, out);
   });
-}
-
-void CpuKernels::quantize_rows(const Tensor& values, const Tensor& scale, const Tensor& weight) {
-  const Range range("quantize");
-  const int64_t out = weight.rows(), in = weight.cols();
-  check_shape("quantize_rows", "values", values, weight.shape);
-  check_shape("quantize_rows", "scale", scale, {out});
-  int8_t* const q = values.i8();
-  float* const s = scale.f32();
-  const float* const w = weight.f32();
-  const int64_t rows = max(1, (1 << 15) / in);
-  pool_.parallel_for(ceil_div(out, rows), [=](int64_t task, int) {
-    for (int64_t o = task * rows; o < min(out, (task + 1) * rows); ++o)
-      s[o] = quantize(q + o * in, w + o * in, in);
-  });
-}
-
-void CpuKernels::linear_int8_forward(const Tensor& y, const Tensor& x, const Tensor& values,
-                                     const Tensor& scale) {
-  const Range range("linear");
-  const int64_t n = x.rows(), in = x.cols(), out = values.rows();
-  check_shape("linear_int8_forward", "values", values, {out, in});
-  check_shape("linear_int8_forward", "scale", scale, {out});
-  check_shape("linear_int8_forward", "y", y.view({y.rows(), y.cols()}), {n, out});
-  const float* const rows = in_fp32(workspace_, x);
-  for (int64_t i = 0; i < n; i += kFewRows) {
-    const int64_t few = min(kFewRows, n - i);
-    stream(pool_, y.row_range(i, few), rows + i * in, values.i8(), scale.f32(), few, in, out);
-  }
 }
 
 }  // namespace topolm::TOPOLM_ISA
