@@ -16,18 +16,43 @@ void attend_with(const AttentionHead& head, float* scratch) {
   const int64_t size = head.size, units = ceil_div(size, Product::kNumbers);
   const int64_t keys = head.first_position + head.queries;
   const float scale = score_factor(size);
-  float* const scores = scratch;                       // [kBlock][kTokens]
-  float* const out = scores + kBlock * kTokens;        // [size][kTokens]
-  float* const query = out + size * kTokens;           // [units][kTokens]
-  float* const lines = query + size * kTokens;         // [kTokens][units], of queries
+  float* const out = scratch;                          // [size][kTokens], and what scatter_panel() reads more
+  float* const scores = out + size * kTokens;          // [kBlock][kTokens]
+  float* const query = scores + kBlock * kTokens;      // [units][kTokens]
+  float* const lines = query + size * kTokens;         // [kTokens][units], of queries or values
   float* const key = lines + size * kTokens + kLanes;  // [keys][units]
   float* const value = key + keys * size + kLanes;     // [keys / kNumbers][size]
-  gather_lines<Product>(key, head.key, keys, size);
-  gather_steps<Product>(value, head.value, keys, size);
 
+  // Keys and values are copied as they come into sight; those of the next queries are asked for meanwhile.
+  Ahead ahead;
+  const auto want = [&](int64_t position) {
+    const int64_t end = min(position + kTokens, keys), first = head.first_position;
+    ahead.want(head.key, position, end, size);
+    ahead.want(head.value, position, end, size);
+    ahead.want(head.query, max(position - first, 0), end - first, size);
+  };
+  const auto gather = [&](int64_t position) {
+    const int64_t n = min(kTokens, keys - position);
+    gather_lines<Product>(key + position * units, head.key.from(position, 0), n, size);
+    if constexpr (Product::kNumbers == 1) {
+      gather_lines<Product>(value + position * units, head.value.from(position, 0), n, size);
+    } else {
+      gather_lines<Product>(lines, head.value.from(position, 0), n, size);
+      Product::gather_steps(value + position / Product::kNumbers * size, lines, n, size);
+    }
+  };
+
+  want(0);
+  int64_t gathered = 0;
   for (int64_t q = 0; q < head.queries; q += kTokens) {
     const int64_t queries = min(kTokens, head.queries - q), position = head.first_position + q;
     const int64_t seen = position + queries, vectors = ceil_div(queries, kLanes);
+    for (; gathered < seen; gathered += kTokens) {
+      ahead.ask_for_all();
+      gather(gathered);
+      want(gathered + kTokens);
+    }
+    ahead.want(head.out, q, q + queries, size);
     gather_lines<Product>(lines, head.query.from(q, 0), queries, size);
     gather_panel(query, lines, queries, units);
     for (int64_t i = 0; i < size * kTokens; i += kLanes) store(out + i, vfloat{});
@@ -38,11 +63,11 @@ void attend_with(const AttentionHead& head, float* scratch) {
       const int64_t first =
           vectors == 1 ? rows : max(0, min(rows, round_up(position + kLanes - k, Product::kNumbers)));
       multiply<Product, Before::clear, false>(scores, kTokens, key + k * units, units, query, kTokens, first,
-                                              vectors, units);
+                                              vectors, units, ahead);
       if (first < rows)
         multiply<Product, Before::clear, false>(scores + first * kTokens + kLanes, kTokens,
                                                 key + (k + first) * units, units, query + kLanes, kTokens,
-                                                rows - first, 1, units);
+                                                rows - first, 1, units, ahead);
       for (int v = 0; v < vectors; ++v)
         softmax.add<Product>(scores, v, v == 0 ? first : rows, position + v * kLanes - k, scale);
       const float* const values = value + k / Product::kNumbers * size;
@@ -50,15 +75,15 @@ void attend_with(const AttentionHead& head, float* scratch) {
                     rest = ceil_div(rows, Product::kNumbers) - depth;
       if (first > 0)
         multiply<Product, Before::scale, true>(out, kTokens, values, size, scores, kTokens, size, vectors,
-                                               depth, softmax.factor);
+                                               depth, ahead, softmax.factor);
       if (rest > 0) {
         const vfloat factor = first > 0 ? splat(1.0f) : softmax.factor[1];
         multiply<Product, Before::scale, true>(out + kLanes, kTokens, values + depth * size, size,
                                                scores + depth * kTokens + kLanes, kTokens, size, 1, rest,
-                                               &factor);
+                                               ahead, &factor);
       }
     }
-    softmax.finish(head, q, queries, out);
+    softmax.finish<Product>(head, q, queries, out);
   }
 }
 
@@ -92,7 +117,8 @@ void CpuKernels::attention_forward(const Tensor& out, const Tensor& logsumexp, c
   const int64_t parts = ceil_div(t, kTaskQueries), part = ceil_div(t, parts);
   const int64_t floats = attend_scratch(t, size), heads = sizes.batch * n_head;
   pool_.parallel_for(heads * parts, [=, this](int64_t task, int thread) {
-    const int64_t head = task % heads % n_head, sequence = task % heads / n_head;
+    // Heads side by side share lines of memory: threads are at work on different sequences (5 % faster).
+    const int64_t head = task % heads / sizes.batch, sequence = task % sizes.batch;
     const int64_t begin = (parts - 1 - task / heads) * part;  // the longest first
     if (begin >= t) return;
     const int64_t row = sequence * t, col = head * size;

@@ -15,6 +15,7 @@ namespace topolm::TOPOLM_ISA {
 constexpr int kBlock = 64;       // rows handled at a time: what is between two products stays in L1
 constexpr int kTileVectors = 2;  // of tokens in a register tile
 constexpr int kTokens = kTileVectors * kLanes;
+constexpr int kRowsAhead = 4;  // asked for before each register tile
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kMaxRows = 8;  // of a register tile, seven for 49: 96 % of the peak; with 10 or 12 not faster
 #elif defined(__AVX2__)
@@ -40,6 +41,11 @@ struct Singles {
   template <class T>
   TOPOLM_INLINE static vfloat along(const T* row, int64_t n) {
     return n < kLanes ? load(row, Partial{static_cast<int>(n)}) : load(row);
+  }
+  /// The inverse.
+  template <class T>
+  TOPOLM_INLINE static void store_row(T* row, vfloat units, int64_t n) {
+    n < kLanes ? store(row, units, Partial{static_cast<int>(n)}) : store(row, units);
   }
   template <class F>
   TOPOLM_INLINE static void with(const Matrix& x, F&& f) {
@@ -83,9 +89,38 @@ struct Pairs {
     }
   }
 #endif
+  /// One line [size] for each two rows, of their numbers side by side; zeros behind the last row. Writes up
+  /// to kLanes units more.
+  TOPOLM_INLINE static void gather_steps(float* out, const bf16* rows, int64_t stride, int64_t n,
+                                         int64_t size) {
+    alignas(64) static constexpr uint16_t kZip[] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                                    37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                                    11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i low = _mm512_load_si512(kZip), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    for (int64_t i = 0; i < n; i += 2, out += size)
+      for (int64_t j = 0; j < size; j += 2 * kLanes) {
+        const bf16* const row = rows + i * stride + j;
+        const auto a = bit_cast<__m512i>(along(row, size - j)),
+                   b = i + 1 < n ? bit_cast<__m512i>(along(row + stride, size - j)) : __m512i{};
+        store(out + j, bit_cast<vfloat>(_mm512_permutex2var_epi16(a, low, b)));
+        if (j + kLanes < size)
+          store(out + j + kLanes, bit_cast<vfloat>(_mm512_permutex2var_epi16(a, high, b)));
+      }
+  }
+  /// The same of n lines that gather_lines() wrote: shuffles in the L1 where the rows are far away.
+  TOPOLM_INLINE static void gather_steps(float* out, const float* lines, int64_t n, int64_t size) {
+    gather_steps(out, reinterpret_cast<const bf16*>(lines), round_up(size, kNumbers), n, size);
+  }
+  /// Units of the first n numbers of a row; zeros behind them.
   TOPOLM_INLINE static vfloat along(const bf16* row, int64_t n) {
-    const auto mask = static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
-    return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(mask, row));
+    return bit_cast<vfloat>(_mm512_maskz_loadu_epi16(first(n), row));
+  }
+  /// The inverse.
+  TOPOLM_INLINE static void store_row(bf16* row, vfloat units, int64_t n) {
+    _mm512_mask_storeu_epi16(row, first(n), bit_cast<__m512i>(units));
+  }
+  TOPOLM_INLINE static __mmask32 first(int64_t n) {
+    return static_cast<__mmask32>((1ull << min(n, 2 * kLanes)) - 1);
   }
   template <class F>
   TOPOLM_INLINE static void with(const Matrix& x, F&& f) {
@@ -93,6 +128,53 @@ struct Pairs {
   }
 };
 #endif
+
+// ---- memory
+
+/// Rows that will be wanted soon, asked for a few at a time between the tiles of products. A head's rows are
+/// short and far apart, so that a processor guesses them late, and of many prefetches at once it drops some:
+/// forward and backward of bf16 take 144 + 307 thousand cycles a head with neither, 130 + 279 when they are
+/// asked for block by block, 106 + 233 like this.
+class Ahead {
+ public:
+  /// Rows [begin, end) of `rows`, of which `size` columns are wanted.
+  TOPOLM_INLINE void want(const Matrix& rows, int64_t begin, int64_t end, int64_t size) {
+    if (first_ == last_) first_ = last_ = queue_;
+    if (begin >= end || last_ == queue_ + kQueue) return;
+    // Whole vectors: a masked load waits for lines that it masks out, too.
+    *last_++ = {static_cast<const char*>(rows.from(begin, 0).data), rows.row_stride * size_of(rows.dtype),
+                round_up(size * size_of(rows.dtype), sizeof(vfloat)), end - begin};
+  }
+  /// Asks for the next n rows.
+  TOPOLM_INLINE void ask(int64_t n) {
+    if (first_ != last_) ask_now(n);
+  }
+  /// Asks for what is left.
+  TOPOLM_INLINE void ask_for_all() {
+    while (first_ != last_) ask_now(first_->left);
+  }
+
+ private:
+  struct Rows {
+    const char* next;
+    int64_t stride, bytes, left;
+  };
+  __attribute__((noinline)) void ask_now(int64_t n) {
+    asm volatile("");  // or g++ finds that prefetches have no effect, and drops the call
+    Rows& rows = *first_;
+    n = min(n, rows.left);
+    for (int64_t i = 0; i < n; ++i, rows.next += rows.stride) {
+      for (int64_t at = 0; at < rows.bytes; at += 64) __builtin_prefetch(rows.next + at);
+      __builtin_prefetch(rows.next + rows.bytes - 1);
+    }
+    rows.left -= n;
+    if (rows.left == 0) ++first_;
+  }
+
+  static constexpr int kQueue = 8;
+  Rows queue_[kQueue];
+  Rows *first_ = queue_, *last_ = queue_;
+};
 
 // ---- products
 
@@ -156,11 +238,12 @@ TOPOLM_INLINE void multiply_tile(float* c, int64_t ldc, const float* a, int64_t 
 template <class Product, Before kBefore, bool kTransposed>
 __attribute__((noinline)) void multiply(float* c, int64_t ldc, const float* a, int64_t lda, const float* b,
                                         int64_t ldb, int64_t rows, int64_t vectors, int64_t depth,
-                                        const vfloat* factor = nullptr) {
+                                        Ahead& ahead, const vfloat* factor = nullptr) {
   const int64_t tiles = ceil_div(rows, kMaxRows);
   for (int64_t v = 0; v < vectors; v += kTileVectors)
     for (int64_t tile = 0, i = 0; tile < tiles; ++tile) {
       const int64_t next = rows * (tile + 1) / tiles;
+      ahead.ask(kRowsAhead);
       with_rows(
           next - i, [&](auto R) __attribute__((always_inline)) {
             const auto columns = [&](auto V) __attribute__((always_inline)) {
@@ -192,40 +275,42 @@ TOPOLM_INLINE void gather_lines(float* out, const Matrix& rows, int64_t n, int64
   });
 }
 
-/// One line [size] for each kNumbers rows, of their numbers side by side; zeros behind the last row. Writes
-/// up to kLanes units more.
-template <class Product>
-TOPOLM_INLINE void gather_steps(float* out, const Matrix& rows, int64_t n, int64_t size) {
-  Product::with(rows, [&](const auto* x) {
-    for (int64_t i = 0; i < n; i += Product::kNumbers)
-      sweep(size, [&](int64_t j, auto lanes) {
-        vfloat row[Product::kNumbers] = {};
-        for (int64_t r = 0; r < min(Product::kNumbers, n - i); ++r)
-          row[r] = load(x + (i + r) * rows.row_stride + j, lanes);
-        store(out + i / Product::kNumbers * size + j, Product::across(row));
-      });
-  });
-}
-
-/// Turns lines round: out[u * kTokens + i] is unit u of line i; zeros behind n lines.
+/// Turns lines round: out[u * kTokens + i] is unit u of line i, whatever is there from line n on: whole
+/// vectors of lines are read, and up to kLanes units more.
 TOPOLM_INLINE void gather_panel(float* out, const float* lines, int64_t n, int64_t units) {
-  pack_panel<kTokens>(out, lines, units, 1, n, units);
+  for (int64_t v = 0; v * kLanes < n; ++v)
+    for (int64_t u = 0; u < units; u += kLanes) {
+      vfloat square[kLanes];
+      TOPOLM_UNROLL
+      for (int i = 0; i < kLanes; ++i) square[i] = load(lines + (v * kLanes + i) * units + u);
+      transpose(square);
+      for (int64_t i = 0; i < min(kLanes, units - u); ++i)
+        store(out + (u + i) * kTokens + v * kLanes, square[i]);
+    }
 }
 
-/// The inverse, of floats: row i < n of `rows` becomes factor[i] times column i of in [size][kTokens].
+/// The inverse, of floats: row i < n of `rows` becomes factor[i] times column i of in [size][kTokens]. Reads
+/// whole squares: up to 2 * kLanes lines more.
+template <class Product>
 TOPOLM_INLINE void scatter_panel(const Matrix& rows, const float* in, int64_t n, int64_t size,
                                  const vfloat (&factor)[kTileVectors]) {
-  with_elements(rows, [&](auto* x) {
+  constexpr int kNumbers = Product::kNumbers;
+  Product::with(rows, [&](auto* x) {
     for (int64_t v = 0; v * kLanes < n; ++v)
-      sweep(size, [&](int64_t j, auto lanes) {
+      for (int64_t j = 0; j < size; j += kLanes * kNumbers) {
         vfloat square[kLanes];
         TOPOLM_UNROLL
-        for (int i = 0; i < kLanes; ++i)  // with a condition the square is in memory: 564 ns instead of 187
-          square[i] = factor[v] * load(in + min(j + i, size - 1) * kTokens + v * kLanes);
+        for (int i = 0; i < kLanes; ++i) {
+          vfloat columns[kNumbers];
+          TOPOLM_UNROLL
+          for (int m = 0; m < kNumbers; ++m)
+            columns[m] = factor[v] * load(in + (j + i * kNumbers + m) * kTokens + v * kLanes);
+          square[i] = Product::across(columns);
+        }
         transpose(square);
         for (int64_t i = 0; i < min(kLanes, n - v * kLanes); ++i)
-          store(x + (v * kLanes + i) * rows.row_stride + j, square[i], lanes);
-      });
+          Product::store_row(x + (v * kLanes + i) * rows.row_stride + j, square[i], size - j);
+      }
   });
 }
 

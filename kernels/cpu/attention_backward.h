@@ -49,11 +49,12 @@ TOPOLM_INLINE void softmax_backward(float* scores, float* gradient, float* lines
   for (; r < rows; r += kOne) add(kOne, r, masked);
 }
 
-/// rowsum(dO * O), and logsumexp in base 2, of every query.
-TOPOLM_INLINE void row_levels(const BackwardHead& head, float* dot, float* level) {
+/// rowsum(dO * O), and logsumexp in base 2, of queries [begin, end).
+TOPOLM_INLINE void row_levels(const BackwardHead& head, int64_t begin, int64_t end, float* dot,
+                              float* level) {
   with_elements(head.out, [&](const auto* out) {
     with_elements(head.dout, [&](const auto* dout) {
-      for (int64_t i = 0; i < head.length; ++i) {
+      for (int64_t i = begin; i < end; ++i) {
         vfloat sum{};
         sweep(head.size, [&](int64_t j, auto lanes) {
           sum += load(out + i * head.out.row_stride + j, lanes) *

@@ -60,7 +60,7 @@ void attend_backward_tiles(const BackwardHead& head, float* scratch) {
     gather_lines<Pairs>(lines, head.value.from(k, 0), keys, size, units);
     gather_panel(value_panels + k * units, lines, keys, units);
   }
-  row_levels(head, dot, level);
+  row_levels(head, 0, n, dot, level);
   clear(dquery, dquery + rows_padded * columns);
 
   const float factor = score_factor(size), scale = 1 / std::sqrt(static_cast<float>(size));
@@ -105,12 +105,12 @@ void attend_backward_tiles(const BackwardHead& head, float* scratch) {
                              gradient_panel, column_tiles, ceil_div(count, kLanes), 1);
       }
     }
-    scatter_panel(head.dkey.from(k, 0), dkey, keys, size, {splat(scale), splat(scale)});
-    scatter_panel(head.dvalue.from(k, 0), dvalue, keys, size, {splat(1.0f), splat(1.0f)});
+    scatter_panel<Pairs>(head.dkey.from(k, 0), dkey, keys, size, {splat(scale), splat(scale)});
+    scatter_panel<Pairs>(head.dvalue.from(k, 0), dvalue, keys, size, {splat(1.0f), splat(1.0f)});
   }
   for (int64_t q = 0; q < n; q += kTokens)
-    scatter_panel(head.dquery.from(q, 0), dquery + q * columns, min(kTokens, n - q), size,
-                  {splat(scale), splat(scale)});
+    scatter_panel<Pairs>(head.dquery.from(q, 0), dquery + q * columns, min(kTokens, n - q), size,
+                         {splat(scale), splat(scale)});
 }
 
 }  // namespace topolm::TOPOLM_ISA

@@ -57,6 +57,7 @@ struct Softmax {
   }
 
   /// The head's outputs and logsumexp of the queries from q on, from their sums [size][kTokens].
+  template <class Product>
   TOPOLM_INLINE void finish(const AttentionHead& head, int64_t q, int64_t queries, const float* sums) const {
     vfloat inverse[kTileVectors] = {};
     for (int64_t v = 0; v * kLanes < queries; ++v) {
@@ -66,7 +67,7 @@ struct Softmax {
       store(head.logsumexp + q + v * kLanes, lse,
             Partial{static_cast<int>(min(kLanes, queries - v * kLanes))});
     }
-    scatter_panel(head.out.from(q, 0), sums, queries, head.size, inverse);
+    scatter_panel<Product>(head.out.from(q, 0), sums, queries, head.size, inverse);
   }
 };
 

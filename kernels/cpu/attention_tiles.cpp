@@ -80,7 +80,7 @@ void attend_tiles(const AttentionHead& head, float* scratch) {
                              scores + both_steps * kUnits * kTokens + kLanes, column_tiles, 1,
                              steps - both_steps);
     }
-    softmax.finish(head, q, queries, out);
+    softmax.finish<Pairs>(head, q, queries, out);
   }
 }
 

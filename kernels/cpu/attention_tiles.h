@@ -72,7 +72,7 @@ TOPOLM_INLINE void gather_tiles(float* out, float* pairs, const Matrix& rows, in
   const int64_t step = round_up(size, kTileSide) * kUnits;
   for (int64_t i = 0; i < n; i += kTileDepth, out += step) {
     const int64_t here = min(kTileDepth, n - i);
-    gather_steps<Pairs>(pairs, rows.from(i, 0), here, size);
+    Pairs::gather_steps(pairs, static_cast<const bf16*>(rows.from(i, 0).data), rows.row_stride, here, size);
     pack_panel<kLanes>(out, pairs, size, 1, ceil_div(here, Pairs::kNumbers), size);
     clear(out + size * kUnits, out + step);
   }
