@@ -25,8 +25,9 @@ TOPOLM_INLINE float sum_of_exponentials(const T* x, int64_t v, float* largest, S
   constexpr float kNone = -__builtin_inff();  // what the lanes past the row hold: never largest, e^x = 0
   const auto logits = [=](int64_t i, auto lanes) { return pad(load(x + i, lanes), kNone, lanes); };
   *largest = max_of(v, logits);
-  return sum_of(v, [&](int64_t i, auto lanes) {
-    const vfloat e = exp_of_negative(logits(i, lanes) - *largest);
+  return sum_of(v, [=, top = *largest](int64_t i, auto lanes) {
+    const vfloat e = exp_of_negative(logits(i, lanes) - top);
+    __builtin_prefetch(x + v + i);  // the next row
     sink(i, e, lanes);
     return e;
   });
