@@ -78,7 +78,7 @@ void CpuKernels::linear_gelu_forward(const Tensor& out, const Tensor& hidden, co
   check_shape("linear_gelu_forward", "out", out, hidden.shape);
   const GeluOfTile gelu{matrix(out), matrix(hidden), kind};
   gemm(pool_, workspace_, matrix(hidden), matrix(x), matrix(weight).transposed(), n, columns, in, false,
-       {gelu.forward, &gelu});
+       {gelu.forward, &gelu, gelu.out});
 }
 
 void CpuKernels::linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, const Tensor& weight,
@@ -90,7 +90,7 @@ void CpuKernels::linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, c
   check_shape("linear_gelu_backward", "hidden", hidden, dhidden.shape);
   const GeluOfTile gelu{matrix(dhidden), matrix(hidden), kind};
   gemm(pool_, workspace_, matrix(dhidden), matrix(dy), matrix(weight), n, in, out, false,
-       {gelu.backward, &gelu});
+       {gelu.backward, &gelu, gelu.hidden});
 }
 
 }  // namespace topolm::TOPOLM_ISA
