@@ -23,7 +23,8 @@ void CpuKernels::gelu_forward(const Tensor& out, const Tensor& x, Gelu kind) {
         const auto* const in = static_cast<decltype(x_type)>(x.data);
         pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
           const int64_t begin = task * kChunk;
-          gelu_of(gelu, o + begin, in + begin, min(kChunk, n - begin));
+          sweep_wide(min(kChunk, n - begin),
+                     [=](int64_t i, auto lanes) { gelu_of(gelu, o + begin + i, in + begin + i, lanes); });
         });
       });
     });
@@ -44,7 +45,9 @@ void CpuKernels::gelu_backward(const Tensor& dx, const Tensor& dout, const Tenso
           const auto* const in = static_cast<decltype(x_type)>(x.data);
           pool_.parallel_for(ceil_div(n, kChunk), [=](int64_t task, int) {
             const int64_t begin = task * kChunk;
-            gelu_gradient(gelu, o + begin, d + begin, in + begin, min(kChunk, n - begin));
+            sweep_wide(min(kChunk, n - begin), [=](int64_t i, auto lanes) {
+              gelu_gradient(gelu, o + begin + i, d + begin + i, in + begin + i, lanes);
+            });
           });
         });
       });

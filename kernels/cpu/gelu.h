@@ -2,7 +2,7 @@
 // follows a matrix product while its result is in the cache.
 #pragma once
 
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/wide.h"
 #include "kernels/kernels.h"
 
 namespace topolm::TOPOLM_ISA {
@@ -11,8 +11,9 @@ namespace topolm::TOPOLM_ISA {
 /// at -t for t = |x|, small and precise where 1 - gate(t) would cancel, and gelu's derivative there.
 ///   gelu(x) = max(0, x) - t gate(-t),   gelu'(x) = gelu'(-t) for x < 0, else 1 - gelu'(-t)
 /// Beyond kFar the exponential in it is 0.
+template <class V>
 struct Tail {
-  vfloat gate, derivative;
+  V gate, derivative;
 };
 
 /// The normal distribution below -t, within a relative 5e-7 (1 + t^2/2): the exponent's own rounding counts
@@ -20,12 +21,13 @@ struct Tail {
 /// s = 1 - 1/(1 + 0.336 t), as it rounds least where t is small. Neighbouring terms are paired: half the
 /// latency of Horner's rule.
 struct ExactGelu {
-  static constexpr float kFar = Power::kZero == -127 ? 13.27f : 14.5f;
+  static constexpr float kFar = kPowerZero == -127 ? 13.27f : 14.5f;
 
-  static TOPOLM_INLINE Tail at(vfloat t) {
-    const vfloat gauss = exp2_of_bounded(t * (t * (-0.5f * 1.44269504f)));
-    const vfloat s = 1.0f - 1.0f / (t * 0.336f + 1.0f), square = s * s;
-    vfloat fit = (s * -0.0475800588f + 0.113094103f) * square + (s * 0.00803240388f - 0.147893438f);
+  template <class V>
+  static TOPOLM_INLINE Tail<V> at(V t) {
+    const V gauss = exp2_of_bounded(t * (t * (-0.5f * 1.44269504f)));
+    const V s = 1.0f - 1.0f / (t * 0.336f + 1.0f), square = s * s;
+    V fit = (s * -0.0475800588f + 0.113094103f) * square + (s * 0.00803240388f - 0.147893438f);
     fit = fit * square + (s * -0.265608211f + 1.02720649f);
     fit = fit * square + (s * -1.18733085f + 0.5f);
     return {gauss * fit, gauss * (fit - t * 0.39894228f)};
@@ -34,13 +36,14 @@ struct ExactGelu {
 
 /// (1 + tanh(u)) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3) is the logistic function of 2u.
 struct TanhGelu {
-  static constexpr float kFar = Power::kZero == -127 ? 10.04f : 10.75f;
+  static constexpr float kFar = kPowerZero == -127 ? 10.04f : 10.75f;
 
-  static TOPOLM_INLINE Tail at(vfloat t) {
+  template <class V>
+  static TOPOLM_INLINE Tail<V> at(V t) {
     constexpr float kLinear = 2 * 0.7978845608f, kCubic = kLinear * 0.044715f, kLog2e = 1.44269504f;
-    const vfloat square = t * t;
-    const vfloat e = exp2_of_bounded(t * (square * (-kCubic * kLog2e) - kLinear * kLog2e));
-    const vfloat upper = 1.0f / (1.0f + e), gate = e * upper;
+    const V square = t * t;
+    const V e = exp2_of_bounded(t * (square * (-kCubic * kLog2e) - kLinear * kLog2e));
+    const V upper = 1.0f / (1.0f + e), gate = e * upper;
     return {gate, gate - t * (square * (3 * kCubic) + kLinear) * (gate * upper)};
   }
 };
@@ -54,27 +57,24 @@ TOPOLM_INLINE void with_kind(Gelu kind, F&& f) {
 }
 
 /// |x| as a kind wants it; in this order a NaN stays one.
-template <class Kind>
-TOPOLM_INLINE vfloat bounded(vfloat x) {
-  return min(splat(Kind::kFar), abs(x));
+template <class Kind, class V>
+TOPOLM_INLINE V bounded(V x) {
+  return map([](vfloat v) { return min(splat(Kind::kFar), abs(v)); }, x);
 }
 
-/// out = gelu(x) of n elements; out may be x.
-template <class Kind, class Out, class X>
-TOPOLM_INLINE void gelu_of(Kind kind, Out* out, const X* x, int64_t n) {
-  sweep(n, [=](int64_t i, auto lanes) {
-    const vfloat xi = load(x + i, lanes), t = bounded<Kind>(xi);
-    store(out + i, max(vfloat{}, xi) - t * kind.at(t).gate, lanes);
-  });
+/// out = gelu(x) of the elements in some lanes; out may be x.
+template <class Kind, class Out, class X, class Lanes>
+TOPOLM_INLINE void gelu_of(Kind kind, Out* out, const X* x, Lanes lanes) {
+  const auto xi = load(x, lanes), t = bounded<Kind>(xi);
+  store(out, map([](vfloat v) { return max(vfloat{}, v); }, xi) - t * kind.at(t).gate, lanes);
 }
 
-/// dx = dout * gelu'(x) of n elements; dx may be dout.
-template <class Kind, class Dx, class Dout, class X>
-TOPOLM_INLINE void gelu_gradient(Kind kind, Dx* dx, const Dout* dout, const X* x, int64_t n) {
-  sweep(n, [=](int64_t i, auto lanes) {
-    const vfloat xi = load(x + i, lanes), below = kind.at(bounded<Kind>(xi)).derivative;
-    store(dx + i, load(dout + i, lanes) * (xi < 0.0f ? below : 1.0f - below), lanes);
-  });
+/// dx = dout * gelu'(x) of the elements in some lanes; dx may be dout.
+template <class Kind, class Dx, class Dout, class X, class Lanes>
+TOPOLM_INLINE void gelu_gradient(Kind kind, Dx* dx, const Dout* dout, const X* x, Lanes lanes) {
+  const auto xi = load(x, lanes), below = kind.at(bounded<Kind>(xi)).derivative;
+  const auto slope = map([](vfloat v, vfloat b) { return v < 0.0f ? b : 1.0f - b; }, xi, below);
+  store(dx, load(dout, lanes) * slope, lanes);
 }
 
 }  // namespace topolm::TOPOLM_ISA

@@ -291,38 +291,38 @@ TOPOLM_INLINE vfloat sqrt(vfloat x) {
 #endif
 }
 
-/// 2^n p, for whole numbers n = round(x): what ends an exponential. AVX-512 has instructions for both. Of
-/// exponents down to kZero, where the result is 0.
-struct Power {
-  vfloat n;
+/// The whole number nearest to x, the even one of two; times_power(p, n) is 2^n p. The ends of an
+/// exponential: AVX-512 has instructions for both. Exponents go down to kPowerZero, where the result is 0.
 #if defined(__AVX512F__)
-  static constexpr float kZero = -151;
-  TOPOLM_INLINE explicit Power(vfloat x) : n(_mm512_maskz_roundscale_ps(0xffff, x, 8)) {}  // to nearest even
-  TOPOLM_INLINE vfloat times(vfloat p) const { return _mm512_maskz_scalef_ps(0xffff, p, n); }
+constexpr float kPowerZero = -151;
+TOPOLM_INLINE vfloat round(vfloat x) { return _mm512_maskz_roundscale_ps(0xffff, x, 8); }
+TOPOLM_INLINE vfloat times_power(vfloat p, vfloat n) { return _mm512_maskz_scalef_ps(0xffff, p, n); }
 #else
-  static constexpr float kZero = -127;
-  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  vint bits;
-  TOPOLM_INLINE explicit Power(vfloat x) : bits(bit_cast<vint>(x + kMagic)) {
-    n = bit_cast<vfloat>(bits) - kMagic;
-  }
-  TOPOLM_INLINE vfloat times(vfloat p) const {
-    return p * bit_cast<vfloat>((bit_cast<vuint>(bits) << 23) + 0x3f800000);
-  }
+constexpr float kPowerZero = -127;
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+TOPOLM_INLINE vfloat round(vfloat x) { return (x + kMagic) - kMagic; }
+TOPOLM_INLINE vfloat times_power(vfloat p, vfloat n) {
+  return p * bit_cast<vfloat>((bit_cast<vuint>(n + kMagic) << 23) + 0x3f800000);
+}
 #endif
-};
 
-/// 2^x for Power::kZero <= x <= 0, within 2 ulp. NaN stays NaN, and 2^0 is 1. Half the work of exp, and what
+/// f of a vector, and (wide.h) of each of several.
+template <class F, class... Rest>
+TOPOLM_INLINE vfloat map(F&& f, vfloat a, Rest... rest) {
+  return f(a, rest...);
+}
+
+/// 2^x for kPowerZero <= x <= 0, within 2 ulp. NaN stays NaN, and 2^0 is 1. Half the work of exp, and what
 /// softmax needs: its exponents are differences to the largest, and their factor is free.
-TOPOLM_INLINE vfloat exp2_of_bounded(vfloat x) {
-  const Power power(x);
-  const vfloat r = x - power.n;
-  vfloat p = r * 1.326471274e-03f + 9.671523348e-03f;  // minimax, of relative error 9e-8
+template <class V>
+TOPOLM_INLINE V exp2_of_bounded(V x) {
+  const V n = map([](vfloat v) { return round(v); }, x), r = x - n;
+  V p = r * 1.326471274e-03f + 9.671523348e-03f;  // minimax, of relative error 9e-8
   p = p * r + 5.550733877e-02f;
   p = p * r + 2.402224192e-01f;
   p = p * r + 6.931469775e-01f;
   p = p * r + 1.0f;
-  return power.times(p);
+  return map([](vfloat v, vfloat w) { return times_power(v, w); }, p, n);
 }
 
 /// The same for any x <= 0; 2^-126 below that: not 0.
@@ -332,15 +332,16 @@ TOPOLM_INLINE vfloat exp2_of_negative(vfloat x) {
 
 /// e^x for x <= 0, within 2 ulp; 0 below -87; NaN stays NaN. x is reduced in Cody and Waite's two steps, so
 /// that its own rounding does not count x times.
-TOPOLM_INLINE vfloat exp_of_negative(vfloat x) {
-  const Power power(x * 1.44269504f);
-  const vfloat r = (x - power.n * 0.693359375f) - power.n * -2.12194440e-4f;
-  vfloat p = r * 8.290305679e-03f + 4.189797569e-02f;  // minimax, of relative error 9e-8
+template <class V>
+TOPOLM_INLINE V exp_of_negative(V x) {
+  const V n = map([](vfloat v) { return round(v); }, x * 1.44269504f);
+  const V r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  V p = r * 8.290305679e-03f + 4.189797569e-02f;  // minimax, of relative error 9e-8
   p = p * r + 1.666763660e-01f;
   p = p * r + 4.999914919e-01f;
   p = p * r + 9.999997070e-01f;
   p = p * r + 1.0f;
-  return x < -87.0f ? vfloat{} : power.times(p);
+  return map([](vfloat v, vfloat w, vfloat y) { return y < -87.0f ? vfloat{} : times_power(v, w); }, p, n, x);
 }
 
 /// log2(x) for normal x > 0, within 3e-7 (1 + |log2(x)|); NaN stays NaN. With x = 2^n m and
