@@ -312,8 +312,8 @@ TOPOLM_INLINE vfloat map(F&& f, vfloat a, Rest... rest) {
   return f(a, rest...);
 }
 
-/// 2^x for kPowerZero <= x <= 0, within 2 ulp. NaN stays NaN, and 2^0 is 1. Half the work of exp, and what
-/// softmax needs: its exponents are differences to the largest, and their factor is free.
+/// 2^x for kPowerZero <= x <= 0, within 2 ulp. NaN stays NaN, and 2^0 is 1. What softmax needs: its exponents
+/// are differences to the largest, and their factor is free.
 template <class V>
 TOPOLM_INLINE V exp2_of_bounded(V x) {
   const V n = map([](vfloat v) { return round(v); }, x), r = x - n;
