@@ -92,7 +92,7 @@ TOPOLM_INLINE void attend_some(const Partials& out, int64_t task, const float* q
     const float maximum = reduce_max(largest);
     vfloat sum{};
     for (int64_t k = 0; k < kKeys; k += kLanes) {
-      const vfloat p = exp(load(s + k) - maximum);
+      const vfloat p = exp_of_negative(load(s + k) - maximum);
       store(s + k, p);
       sum += p;
     }
@@ -132,7 +132,7 @@ void combine(const Matrix& out, const Partials& from, int64_t tasks, int64_t n_h
     const float maximum = reduce_max(maxima);
     vfloat total{};
     for (int64_t t = 0; t < tasks; t += kLanes) {
-      const vfloat factor = exp(load(largest + t) - maximum);
+      const vfloat factor = exp_of_negative(load(largest + t) - maximum);
       store(largest + t, factor);
       total += factor * load(sums + t);
     }

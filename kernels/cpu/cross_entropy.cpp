@@ -23,16 +23,14 @@ int64_t check(const char* operation, const Tensor& losses, const Tensor& logits,
 template <class T, class Sink>
 TOPOLM_INLINE float sum_of_exponentials(const T* x, int64_t v, float* largest, Sink&& sink) {
   constexpr float kNone = -__builtin_inff();  // what the lanes past the row hold: never largest, e^x = 0
-  vfloat tops = splat(kNone);
-  sweep(v, [&](int64_t i, auto lanes) { tops = max(tops, pad(load(x + i, lanes), kNone, lanes)); });
-  *largest = reduce_max(tops);
-  vfloat sums{};
-  sweep(v, [&](int64_t i, auto lanes) {
-    const vfloat e = exp(pad(load(x + i, lanes), kNone, lanes) - *largest);
+  const auto logits = [=](int64_t i, auto lanes) { return pad(load(x + i, lanes), kNone, lanes); };
+  *largest = max_of(v, logits);
+  return sum_of(v, [=, top = *largest](int64_t i, auto lanes) {
+    const vfloat e = exp_of_negative(logits(i, lanes) - top);
+    __builtin_prefetch(x + v + i);  // the next row
     sink(i, e, lanes);
-    sums += e;
+    return e;
   });
-  return reduce_add(sums);
 }
 
 /// -log of the target's probability.

@@ -7,8 +7,8 @@ namespace topolm::TOPOLM_ISA {
 
 namespace {
 
-constexpr int64_t kRows = 32;      // a task of the forward pass
-constexpr int64_t kChannels = 32;  // a task of the backward pass: two cache lines of every row
+constexpr int64_t kRows = 32;      // a task
+constexpr int64_t kPositions = 8;  // a task of dwpe
 
 /// Rows and columns only: [B,T,C] and [N,C] are the same memory.
 void check_rows(const char* operation, const char* name, const Tensor& t, int64_t rows, int64_t cols) {
@@ -42,28 +42,39 @@ void CpuKernels::embedding_forward(const Tensor& out, const Tensor& tokens, cons
   });
 }
 
-// Tokens repeat, so rows cannot be tasks: a task owns some channels of both tables and adds all rows to them.
+// Tokens repeat, so a row of a table is one task's, which adds up the rows of dout that belong to it, in
+// ascending order. Those of a token lie together in `order`: a task has the tokens that begin in its part of
+// it. tiny: 240 -> 124 us against tasks of some columns of all rows.
 void CpuKernels::embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dout,
                                     const Tensor& tokens, const Tensor& order) {
   const Range range("embedding_backward");
   const int64_t n = tokens.elements(), t = tokens.cols(), c = dwte.cols();
   check_rows("embedding_backward", "dout", dout, n, c);
   check_shape("embedding_backward", "dwpe", dwpe, {max(dwpe.rows(), t), c});
-  check_shape("embedding_backward", "order", order.view({order.elements()}), {n});  // not needed here
+  check_shape("embedding_backward", "order", order.view({order.elements()}), {n});
   check_indices("embedding_backward: token id", tokens, 0, dwte.rows(), "the vocabulary");
+  check_indices("embedding_backward: row", order, 0, n, "the batch");
   const float* const d = dout.f32();
-  const int32_t* const token = tokens.i32();
+  const int32_t *const token = tokens.i32(), *const row = order.i32();
   float *const de = dwte.f32(), *const dp = dwpe.f32();
-  pool_.parallel_for(ceil_div(c, kChannels), [=](int64_t task, int) {
-    const int64_t begin = task * kChannels;
-    for (int64_t i = 0; i < n; ++i) {
-      float *const e = de + token[i] * c + begin, *const p = dp + i % t * c + begin;
-      sweep(min(kChannels, c - begin), [=](int64_t j, auto lanes) {
-        const vfloat dj = load(d + i * c + begin + j, lanes);
-        store(e + j, load(e + j, lanes) + dj, lanes);
-        store(p + j, load(p + j, lanes) + dj, lanes);
+  const int64_t position_tasks = ceil_div(t, kPositions);
+  pool_.parallel_for(position_tasks + ceil_div(n, kRows), [=](int64_t task, int) {
+    const auto add = [=](float* to, const float* from) {
+      sweep(c, [=](int64_t j, auto lanes) {
+        store(to + j, load(to + j, lanes) + load(from + j, lanes), lanes);
       });
+    };
+    if (task < position_tasks) {
+      for (int64_t p = task * kPositions; p < min(t, (task + 1) * kPositions); ++p)
+        for (int64_t i = p; i < n; i += t) add(dp + p * c, d + i * c);
+      return;
     }
+    const auto first = [=](int64_t i) {  // from i on, where a token begins
+      while (0 < i && i < n && token[row[i]] == token[row[i - 1]]) ++i;
+      return min(i, n);
+    };
+    const int64_t begin = (task - position_tasks) * kRows, end = first(begin + kRows);
+    for (int64_t i = first(begin); i < end; ++i) add(de + token[row[i]] * c, d + row[i] * c);
   });
 }
 

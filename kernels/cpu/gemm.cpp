@@ -248,6 +248,7 @@ class Product {
     const Matrix a = a_.from(i, block.k);
     const Rows lines = in_place ? Rows{static_cast<const char*>(a.data), a.row_stride * size_of(a.dtype)}
                                 : Rows{reinterpret_cast<const char*>(packed_a), 0};
+    if (last && epilogue_.beside.data) fetch_tile(epilogue_.beside.from(i, j), rows, cols);
     const auto compute = [&]<int R, int V>(std::integer_sequence<int, R, V>) {
       (in_place ? compute_tile<R, V, kPairs, true>
                 : compute_tile<R, V, kPairs, false>)(target, lines, packed_b, block.depth);

@@ -94,7 +94,17 @@ TOPOLM_INLINE Matrix matrix(const Tensor& t) {
 struct Epilogue {
   void (*run)(const void* context, int64_t i, int64_t j, int64_t rows, int64_t cols) = nullptr;
   const void* context = nullptr;
+  Matrix beside = {};  // what run reads or writes beside C, if any: fetched while a tile is multiplied
 };
+
+/// Asks for rows x cols of x, at most two lines of the cache in a row.
+TOPOLM_INLINE void fetch_tile(const Matrix& x, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const char* const p = static_cast<const char*>(x.data) + i * x.row_stride * size_of(x.dtype);
+    __builtin_prefetch(p);
+    __builtin_prefetch(p + cols * size_of(x.dtype) - 1);
+  }
+}
 
 /// c [m, n] = a [m, k] b [k, n], or += when `accumulate` (then c is fp32); c is row-major. Any dtypes.
 void gemm(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Matrix& a, const Matrix& b,

@@ -162,6 +162,7 @@ void gemm_amx(ThreadPool& pool, Workspace& workspace, const Matrix& c, const Mat
           for (int64_t i = begin; i < end; i += kPanel) {
             const int64_t height = min(kPanel, end - i), width = min(kPanel, right - j);
             const int64_t next = right - j >= 2 * kPanel ? j + kPanel : j;
+            if (last && epilogue.beside.data) fetch_tile(epilogue.beside.from(i, j0 + j), height, width);
             const auto compute = [&](auto* to, int64_t ld, const float* addend, int64_t ld_addend) {
               using T = std::remove_pointer_t<decltype(to)>;
               const bool low = tiles_across(height) == 1, narrow = tiles_across(width) == 1;

@@ -16,22 +16,31 @@ struct GeluOfTile {
   Gelu kind;
 
   static void forward(const void* context, int64_t row, int64_t col, int64_t rows, int64_t cols) {
-    static_cast<const GeluOfTile*>(context)->for_each_row(
-        row, col, rows, [=](auto gelu, auto* out, const auto* hidden) { gelu_of(gelu, out, hidden, cols); });
+    static_cast<const GeluOfTile*>(context)->sweep_tile(
+        row, col, rows, cols,
+        [](auto gelu, auto* out, const auto* hidden, auto lanes) { gelu_of(gelu, out, hidden, lanes); });
   }
   static void backward(const void* context, int64_t row, int64_t col, int64_t rows, int64_t cols) {
-    static_cast<const GeluOfTile*>(context)->for_each_row(
-        row, col, rows,
-        [=](auto gelu, auto* out, const auto* hidden) { gelu_gradient(gelu, out, out, hidden, cols); });
+    static_cast<const GeluOfTile*>(context)->sweep_tile(
+        row, col, rows, cols, [](auto gelu, auto* out, const auto* hidden, auto lanes) {
+          gelu_gradient(gelu, out, out, hidden, lanes);
+        });
   }
 
  private:
+  /// Two rows at a time where the tile is as wide as it can be.
   template <class F>
-  TOPOLM_INLINE void for_each_row(int64_t row, int64_t col, int64_t rows, F&& f) const {
+  TOPOLM_INLINE void sweep_tile(int64_t row, int64_t col, int64_t rows, int64_t cols, F&& f) const {
     with_kind(kind, [&](auto gelu) {
       with_elements(out.from(row, col), [&](auto* to) {
         with_elements(hidden.from(row, col), [&](const auto* from) {
-          for (int64_t i = 0; i < rows; ++i) f(gelu, to + i * out.row_stride, from + i * hidden.row_stride);
+          const int64_t stride = out.row_stride;  // and hidden's
+          int64_t i = 0;
+          if (cols == Wide::kHalf)
+            for (; i + 2 <= rows; i += 2) f(gelu, to + i * stride, from + i * stride, Wide{stride});
+          for (; i < rows; ++i)
+            sweep(cols,
+                  [=](int64_t j, auto lanes) { f(gelu, to + i * stride + j, from + i * stride + j, lanes); });
         });
       });
     });
@@ -78,7 +87,7 @@ void CpuKernels::linear_gelu_forward(const Tensor& out, const Tensor& hidden, co
   check_shape("linear_gelu_forward", "out", out, hidden.shape);
   const GeluOfTile gelu{matrix(out), matrix(hidden), kind};
   gemm(pool_, workspace_, matrix(hidden), matrix(x), matrix(weight).transposed(), n, columns, in, false,
-       {gelu.forward, &gelu});
+       {gelu.forward, &gelu, gelu.out});
 }
 
 void CpuKernels::linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, const Tensor& weight,
@@ -90,7 +99,7 @@ void CpuKernels::linear_gelu_backward(const Tensor& dhidden, const Tensor& dy, c
   check_shape("linear_gelu_backward", "hidden", hidden, dhidden.shape);
   const GeluOfTile gelu{matrix(dhidden), matrix(hidden), kind};
   gemm(pool_, workspace_, matrix(dhidden), matrix(dy), matrix(weight), n, in, out, false,
-       {gelu.backward, &gelu});
+       {gelu.backward, &gelu, gelu.hidden});
 }
 
 }  // namespace topolm::TOPOLM_ISA

@@ -21,7 +21,7 @@ float quantize(int8_t* values, const float* x, int64_t n) {
   const float inverse = maximum < 1e-30f ? 0.0f : 127 / maximum;  // no infinity, whatever the row
   sweep(n, [&](int64_t i, auto lanes) {
     const vfloat v = load(x + i, lanes) * inverse;
-    const vfloat rounded = Power(v == v ? v : vfloat{}).n;  // to the nearest, even where two are
+    const vfloat rounded = round(v == v ? v : vfloat{});  // to the nearest, even where two are
     const vbyte bytes = __builtin_convertvector(__builtin_convertvector(rounded, vint), vbyte);
     __builtin_memcpy(values + i, &bytes, static_cast<size_t>(min(kLanes, n - i)));
   });

@@ -247,27 +247,60 @@ TOPOLM_INLINE float reduce_add(vfloat v) {
   return reduce(v, [](vfloat a, vfloat b) { return a + b; });
 }
 
-/// The sum of term(i, lanes) over [0, n), where lanes past n give 0; in four chains: one would wait 4 cycles
-/// for each addition.
-template <class F>
-TOPOLM_INLINE float sum_of(int64_t n, F&& term) {
-  vfloat sums[4]{};
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    TOPOLM_UNROLL
-    for (int k = 0; k < 4; ++k) sums[k] += term(i + k * kLanes, Full{});
-  }
-  sweep(n - i, [&](int64_t j, auto lanes) { sums[0] += term(i + j, lanes); });
-  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
+/// a > b ? a : b, and a < b ? a : b: so b where one is NaN. In one instruction, which g++ 12 does not find:
+/// with a comparison and a blend a GELU takes 2 cycles more.
+TOPOLM_INLINE vfloat max(vfloat a, vfloat b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xffff, a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#elif defined(__x86_64__)
+  return _mm_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
 }
-
-TOPOLM_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
-TOPOLM_INLINE vfloat min(vfloat a, vfloat b) { return a < b ? a : b; }
+TOPOLM_INLINE vfloat min(vfloat a, vfloat b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(0xffff, a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a, b);
+#elif defined(__x86_64__)
+  return _mm_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
 TOPOLM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 TOPOLM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 TOPOLM_INLINE float reduce_max(vfloat v) {
   return reduce(v, [](vfloat a, vfloat b) { return max(a, b); });
+}
+
+/// join(... term(i, lanes)) over [0, n), with `nothing` where n is 0; in four chains: one would wait 2 to 4
+/// cycles for each addition.
+template <class Term, class Join>
+TOPOLM_INLINE float fold(int64_t n, float nothing, Term&& term, Join&& join) {
+  vfloat parts[4];
+  for (vfloat& p : parts) p = splat(nothing);
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    TOPOLM_UNROLL
+    for (int k = 0; k < 4; ++k) parts[k] = join(parts[k], term(i + k * kLanes, Full{}));
+  }
+  sweep(n - i, [&](int64_t j, auto lanes) { parts[0] = join(parts[0], term(i + j, lanes)); });
+  return reduce(join(join(parts[0], parts[1]), join(parts[2], parts[3])), join);
+}
+
+/// The sum of term(i, lanes) over [0, n), where lanes past n give 0; the largest, where they give -infinity.
+template <class Term>
+TOPOLM_INLINE float sum_of(int64_t n, Term&& term) {
+  return fold(n, 0, term, [](vfloat a, vfloat b) { return a + b; });
+}
+template <class Term>
+TOPOLM_INLINE float max_of(int64_t n, Term&& term) {
+  return fold(n, -__builtin_inff(), term, [](vfloat a, vfloat b) { return max(a, b); });
 }
 
 // ---- functions
@@ -285,51 +318,57 @@ TOPOLM_INLINE vfloat sqrt(vfloat x) {
 #endif
 }
 
-/// 2^n p, for whole numbers n = round(x): what ends an exponential. AVX-512 has instructions for both.
-struct Power {
-  vfloat n;
+/// The whole number nearest to x, the even one of two; times_power(p, n) is 2^n p. The ends of an
+/// exponential: AVX-512 has instructions for both. Exponents go down to kPowerZero, where the result is 0.
 #if defined(__AVX512F__)
-  TOPOLM_INLINE explicit Power(vfloat x) : n(_mm512_maskz_roundscale_ps(0xffff, x, 8)) {}  // to nearest even
-  TOPOLM_INLINE vfloat times(vfloat p) const { return _mm512_maskz_scalef_ps(0xffff, p, n); }
+constexpr float kPowerZero = -151;
+TOPOLM_INLINE vfloat round(vfloat x) { return _mm512_maskz_roundscale_ps(0xffff, x, 8); }
+TOPOLM_INLINE vfloat times_power(vfloat p, vfloat n) { return _mm512_maskz_scalef_ps(0xffff, p, n); }
 #else
-  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  vint bits;
-  TOPOLM_INLINE explicit Power(vfloat x) : bits(bit_cast<vint>(x + kMagic)) {
-    n = bit_cast<vfloat>(bits) - kMagic;
-  }
-  TOPOLM_INLINE vfloat times(vfloat p) const {
-    return p * bit_cast<vfloat>((bit_cast<vuint>(bits) << 23) + 0x3f800000);
-  }
+constexpr float kPowerZero = -127;
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+TOPOLM_INLINE vfloat round(vfloat x) { return (x + kMagic) - kMagic; }
+TOPOLM_INLINE vfloat times_power(vfloat p, vfloat n) {
+  return p * bit_cast<vfloat>((bit_cast<vuint>(n + kMagic) << 23) + 0x3f800000);
+}
 #endif
-};
 
-/// e^x within 2 ulp for x <= 88; 0 below -87; NaN stays NaN. Cody-Waite reduction, degree-6 Taylor-like
-/// polynomial.
-TOPOLM_INLINE vfloat exp(vfloat x) {
-  x = x > 88.0f ? splat(88.0f) : x;
-  const Power power(x * 1.44269504f);
-  const vfloat r = (x - power.n * 0.693359375f) - power.n * -2.12194440e-4f;
-  vfloat p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + (r + 1.0f);
-  return x < -87.0f ? vfloat{} : power.times(p);
+/// f of a vector, and (wide.h) of each of several.
+template <class F, class... Rest>
+TOPOLM_INLINE vfloat map(F&& f, vfloat a, Rest... rest) {
+  return f(a, rest...);
 }
 
-/// 2^x for x <= 0, within 2 ulp; 2^-126 below that: not 0. NaN stays NaN, and 2^0 is 1. Half the work of exp,
-/// and what softmax needs: its exponents are differences to the largest, and their factor is free.
-TOPOLM_INLINE vfloat exp2_of_negative(vfloat x) {
-  x = max(splat(-126.0f), x);  // in this order: a comparison with NaN is false
-  const Power power(x);
-  const vfloat r = x - power.n;
-  vfloat p = r * 1.326472731e-03f + 9.671512991e-03f;  // minimax, of relative error 9e-8
-  p = p * r + 5.550733581e-02f;
-  p = p * r + 2.402224243e-01f;
-  p = p * r + 6.931470037e-01f;
+/// 2^x for kPowerZero <= x <= 0, within 2 ulp. NaN stays NaN, and 2^0 is 1. What softmax needs: its exponents
+/// are differences to the largest, and their factor is free.
+template <class V>
+TOPOLM_INLINE V exp2_of_bounded(V x) {
+  const V n = map([](vfloat v) { return round(v); }, x), r = x - n;
+  V p = r * 1.326471274e-03f + 9.671523348e-03f;  // minimax, of relative error 9e-8
+  p = p * r + 5.550733877e-02f;
+  p = p * r + 2.402224192e-01f;
+  p = p * r + 6.931469775e-01f;
   p = p * r + 1.0f;
-  return power.times(p);
+  return map([](vfloat v, vfloat w) { return times_power(v, w); }, p, n);
+}
+
+/// The same for any x <= 0; 2^-126 below that: not 0.
+TOPOLM_INLINE vfloat exp2_of_negative(vfloat x) {
+  return exp2_of_bounded(max(splat(-126.0f), x));  // in this order: a comparison with NaN is false
+}
+
+/// e^x for x <= 0, within 2 ulp; 0 below -87; NaN stays NaN. x is reduced in Cody and Waite's two steps, so
+/// that its own rounding does not count x times.
+template <class V>
+TOPOLM_INLINE V exp_of_negative(V x) {
+  const V n = map([](vfloat v) { return round(v); }, x * 1.44269504f);
+  const V r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  V p = r * 8.290305679e-03f + 4.189797569e-02f;  // minimax, of relative error 9e-8
+  p = p * r + 1.666763660e-01f;
+  p = p * r + 4.999914919e-01f;
+  p = p * r + 9.999997070e-01f;
+  p = p * r + 1.0f;
+  return map([](vfloat v, vfloat w, vfloat y) { return y < -87.0f ? vfloat{} : times_power(v, w); }, p, n, x);
 }
 
 /// log2(x) for normal x > 0, within 3e-7 (1 + |log2(x)|); NaN stays NaN. With x = 2^n m and
@@ -347,23 +386,5 @@ TOPOLM_INLINE vfloat log2(vfloat x) {
 
 /// |x|; of NaN a NaN.
 TOPOLM_INLINE vfloat abs(vfloat x) { return bit_cast<vfloat>(bit_cast<vint>(x) & 0x7fffffff); }
-
-/// The normal distribution at x: density and cumulative, both within a relative 5e-7 (1 + x^2/2), also in the
-/// tails where (1 + erf)/2 cancels: the exponent's own rounding counts x^2/2 times. P(X > |x|) e^(x^2/2) is
-/// fitted by Chebyshev's way in s = 1 - 1/(1+0.33|x|) for |x| <= 13.3, beyond which e^(-x^2/2) is 0; in s, as
-/// it rounds least where |x| is small. Neighbouring terms are paired: half the latency of Horner's rule.
-struct Normal {
-  vfloat density, cumulative;
-};
-TOPOLM_INLINE Normal normal(vfloat x) {
-  const vfloat gauss = exp(x * x * -0.5f);
-  const vfloat s = 1.0f - 1.0f / (abs(x) * 0.33f + 1.0f);
-  const vfloat square = s * s;
-  vfloat tail = (s * 0.0265025105f - 0.0866921246f) * square + (s * 0.0689963922f + 0.0188952032f);
-  tail = tail * square + (s * 0.0670159906f - 0.154803962f);
-  tail = tail * square + (s * -0.317752957f + 1.08676255f);
-  tail = gauss * (tail * square + (s * -1.20891607f + 0.5f));
-  return {gauss * 0.39894228f, x < 0.0f ? tail : 1.0f - tail};
-}
 
 }  // namespace topolm::TOPOLM_ISA
