@@ -19,7 +19,7 @@ double measure_multiply_add_speed(const DeviceOptions& options, DType dtype, dou
 /// bytes an element. Writing costs the memory more than that, since the processor reads a line before it
 /// writes to it.
 struct MemorySpeed {
-  double read, copy, triad;  // sum of a; a = b; a = b + s c
+  double read, copy, triad;  // sum of all four arrays; a = b; a = b + s c
   double update;             // a, b, c += s d: 28 bytes an element, as AdamW moves them
   double best() const;       // of the four: no operation moves bytes of memory faster
 };

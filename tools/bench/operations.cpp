@@ -14,8 +14,9 @@ namespace topolm::bench {
 
 namespace {
 
-/// Twice and more what the last level of the caches holds, but no more than fills in a moment.
-int64_t cold_bytes() { return std::clamp<int64_t>(4 * cache_size(3), 64 << 20, 512 << 20); }
+/// Several times what the last level of the caches holds, of which some stays however it is read; but no more
+/// than fills in a moment.
+int64_t cold_bytes() { return std::clamp<int64_t>(6 * cache_size(3), 64 << 20, 768 << 20); }
 
 constexpr int64_t kMemoryLimit = int64_t{1} << 30;  // for copies of operands of which little is touched
 
