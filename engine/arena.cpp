@@ -68,7 +68,7 @@ int64_t Arena::place(const std::vector<Entry*>& order) {
   std::vector<const Entry*> placed;  // by offset
   int64_t end = 0;
   for (Entry* const e : order) {
-    const bool always = e->needed.empty();
+    const bool always = e->needed.empty();  // behind all before it: ./bench has thousands of them
     e->offset = always ? end : 0;
     for (size_t i = 0; i < placed.size() && !always; ++i) {
       const Entry& other = *placed[i];

@@ -46,11 +46,13 @@ class Quantized {
   OnDevice scale_;
 };
 
-void for_each_cpu(const std::function<void(Kernels&)>& body) {
-  for_each_device([&](Kernels& k) {
-    if (k.device().name() == "cpu") body(k);
-  });
+std::vector<DeviceOptions> cpu_devices() {
+  std::vector<DeviceOptions> devices = test_devices();
+  std::erase_if(devices, [](const DeviceOptions& o) { return o.name != "cpu"; });
+  return devices;
 }
+
+void for_each_cpu(const std::function<void(Kernels&)>& body) { for_each_device(body, cpu_devices()); }
 
 }  // namespace
 
@@ -138,44 +140,32 @@ TEST_CASE("int8: the product against double precision") {
 TEST_CASE("int8: a row alone and among few has the same bits, at any number of threads") {
   const int64_t n = 4, in = 196, out = 588;
   const Values x = random_values(n * in, 1), weight = random_values(out * in, 2);
-  for (DeviceOptions options : test_devices()) {
-    if (options.name != "cpu") continue;
-    CAPTURE(options.isa);
-    Values expected;
-    for (const int threads : {1, 2, 3, 8}) {
-      options.threads = threads;
-      const auto k = make_kernels(options);
-      const Quantized q(*k, weight, out, in);
-      const OnDevice x_(*k, kFloat, {n, in}, x);
-      OnDevice all(*k, kFloat, {n, out}), alone(*k, kFloat, {n, out});
-      k->linear_int8_forward(all, x_, q.values(), q.scale());
-      for (int64_t i = 0; i < n; ++i)
-        k->linear_int8_forward(alone.tensor().row_range(i, 1), x_.tensor().row_range(i, 1), q.values(),
-                               q.scale());
-      CHECK(alone.get() == all.get());
-      if (expected.empty()) expected = all.get();
-      CHECK(all.get() == expected);
-    }
-  }
+  check_same_bits_at_any_thread_count(
+      [&](Kernels& k) {
+        const Quantized q(k, weight, out, in);
+        const OnDevice x_(k, kFloat, {n, in}, x);
+        OnDevice all(k, kFloat, {n, out}), alone(k, kFloat, {n, out});
+        k.linear_int8_forward(all, x_, q.values(), q.scale());
+        for (int64_t i = 0; i < n; ++i)
+          k.linear_int8_forward(alone.tensor().row_range(i, 1), x_.tensor().row_range(i, 1), q.values(),
+                                q.scale());
+        CHECK(alone.get() == all.get());
+        return std::vector<Values>{all.get()};
+      },
+      cpu_devices());
 }
 
 TEST_CASE("int8: many rows have the same bits at any number of threads") {
   const int64_t n = 37, in = 49, out = 1031;
   const Values x = random_values(n * in, 1, kHalf), weight = random_values(out * in, 2);
-  for (DeviceOptions options : test_devices()) {
-    if (options.name != "cpu") continue;
-    CAPTURE(options.isa);
-    Values expected;
-    for (const int threads : {1, 2, 3, 8}) {
-      options.threads = threads;
-      const auto k = make_kernels(options);
-      const Quantized q(*k, weight, out, in);
-      OnDevice y(*k, kFloat, {n, out});
-      k->linear_int8_forward(y, OnDevice(*k, kHalf, {n, in}, x), q.values(), q.scale());
-      if (expected.empty()) expected = y.get();
-      CHECK(y.get() == expected);
-    }
-  }
+  check_same_bits_at_any_thread_count(
+      [&](Kernels& k) {
+        const Quantized q(k, weight, out, in);
+        OnDevice y(k, kFloat, {n, out});
+        k.linear_int8_forward(y, OnDevice(k, kHalf, {n, in}, x), q.values(), q.scale());
+        return std::vector<Values>{y.get()};
+      },
+      cpu_devices());
 }
 
 TEST_CASE("int8: what does not fit is an error; so is a GPU") {

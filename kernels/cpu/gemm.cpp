@@ -49,8 +49,8 @@ TOPOLM_INLINE bool is_narrow(int64_t cols) { return cols <= kLanes; }
 /// Packs the elements [begin, end) of `width` lines (the rows of x) in panels of W, `stride` floats apart,
 /// which start with element 0. Lines that lie across memory are packed some elements of all panels at a time:
 /// what one row of memory holds is then read together, also where rows are a power of two apart and compete
-/// for the cache (a gradient of 4096 logits: 144 -> 193 GFLOP/s a thread). Other rows are fetched early;
-/// those would only compete more.
+/// for the cache (a gradient of 4096 logits: 144 -> 193 GFLOP/s a thread). The next rows are fetched early,
+/// unless they too would compete.
 template <Side kSide, bool kPairs>
 TOPOLM_INLINE void pack_panels(float* out, int64_t stride, const Matrix& x, int64_t width, int64_t begin,
                                int64_t end) {

@@ -116,8 +116,7 @@ void CpuKernels::layernorm_backward(const Tensor& dx, const Tensor& dweight, con
   const int64_t n = x.rows(), c = x.cols(), tasks = ceil_div(n, kRows);
   const float *const in = x.f32(), *const w = weight.f32(), *const m = mean.f32(), *const r = rstd.f32();
   float* const gradient = dx.f32();
-  // A row of dweight a task, added up in their order; no two on one line of the cache.
-  const int64_t stride = c + 16;
+  const int64_t stride = apart(c);  // of rows of dweight, one a task, added up in their order
   float* const partial = workspace_.shared(tasks * stride);
   with_type(dout, [&](auto* type) {
     const auto* const d = static_cast<decltype(type)>(dout.data);

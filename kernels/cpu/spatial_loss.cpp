@@ -206,13 +206,13 @@ void CpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
 
   // At most 16 chunks of rows, each with its own partial sums: enough to share out, few enough to add up.
   const int64_t chunk = max(2 * kTileRows, ceil_div(rows, 16)), chunks = ceil_div(rows, chunk);
-  const int64_t apart = c + 16;  // column sums of two chunks share no line of the cache
+  const int64_t sums_stride = apart(c);
   auto* const gram = reinterpret_cast<double*>(
-      workspace_.shared(2 * units.count * stride + 2 * k + stride + chunks * (apart + partial)));
+      workspace_.shared(2 * units.count * stride + 2 * k + stride + chunks * (sums_stride + partial)));
   double* const losses = gram + units.count * stride;
   float* const means = reinterpret_cast<float*>(losses + k);  // [stride], of the units
   float* const column_sums = means + stride;
-  float* const grams = column_sums + chunks * apart;
+  float* const grams = column_sums + chunks * sums_stride;
   float *const m = mean.f32(), *const g = gradient.f32();
   const float* const d = distance.f32();
 
@@ -221,7 +221,7 @@ void CpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
     // Column means, of deviations from the first row: a constant unit has exactly its value as its mean, and
     // one far from 0 loses nothing.
     pool_.parallel_for(chunks, [=](int64_t task, int) {
-      float* const sums = column_sums + task * apart;
+      float* const sums = column_sums + task * sums_stride;
       sweep(c, [=](int64_t j, auto lanes) { store(sums + j, vfloat{}, lanes); });
       for (int64_t i = task * chunk; i < min(rows, (task + 1) * chunk); ++i)
         sweep(c, [=](int64_t j, auto lanes) {
@@ -230,7 +230,7 @@ void CpuKernels::spatial_loss_forward(const Tensor& loss, const Tensor& mean, co
     });
     for (int64_t j = 0; j < c; ++j) {
       double sum = 0;
-      for (int64_t t = 0; t < chunks; ++t) sum += column_sums[t * apart + j];
+      for (int64_t t = 0; t < chunks; ++t) sum += column_sums[t * sums_stride + j];
       m[j] = static_cast<float>(to_float(in[j]) + sum / static_cast<double>(rows));
     }
     for (int64_t i = 0; i < units.count; ++i) means[i] = m[units.column[i]];
